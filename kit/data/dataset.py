@@ -1,0 +1,240 @@
+"""Data sets, samplers and loaders: from a COCO file and its images to batches.
+
+Images are read as they are stored: an EXIF orientation is NOT applied, because COCO sizes and boxes refer to the stored
+pixels; the check reports files whose annotations think otherwise. Pixels stay uint8 until they are on the device.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from kit.boxes import Target
+from kit.data.augment import Draw, Picture, Policy, Size, plain_policy
+from kit.data.coco import CocoFile, Record
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, ready for the batch."""
+
+    image: Tensor  # (C, H, W) uint8, RGB
+    boxes: Tensor  # (N, 4) float32, cxcywh in [0, 1]
+    labels: Tensor  # (N,) int64, 0..K-1
+    image_id: int
+    original_hw: Size
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size, and what is known of each."""
+
+    images: Tensor  # (B, C, H, W) uint8
+    targets: list[Target]
+    image_ids: list[int]
+    original_hw: list[Size]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        images = self.images.to(device, non_blocking=True)
+        return Batch(images, [target.to(device) for target in self.targets], self.image_ids, self.original_hw)
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader, so that `.to` can copy while the device computes."""
+        targets = [Target(target.boxes.pin_memory(), target.labels.pin_memory()) for target in self.targets]
+        return Batch(self.images.pin_memory(), targets, self.image_ids, self.original_hw)
+
+
+class CocoDataset(Dataset[Sample]):
+    """One COCO file and its image folder, seen through an augmentation policy."""
+
+    def __init__(self, coco: CocoFile, images: Path, policy: Policy, seed: int = 0, channels: int = 3):
+        self.coco = coco
+        self.images = Path(images)
+        self.policy = policy
+        self.seed = seed
+        self.channels = channels
+
+    def __len__(self) -> int:
+        return len(self.coco.records)
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        """The same for the same draw, always."""
+        picture = self.policy(self.load, len(self), draw, self.seed)
+        record = self.coco.records[draw.index]
+        boxes = normalised(picture.boxes_xyxy_px, picture.size_hw)
+        return Sample(
+            to_tensor(picture.image), boxes, torch.from_numpy(picture.labels), record.image_id, record.size_hw
+        )
+
+    def load(self, index: int) -> Picture:
+        """The image as stored, with the boxes that can be targets."""
+        record = self.coco.records[index]
+        image = read_image(self.images / record.file_name, self.channels)
+        if image.shape[:2] != record.size_hw:
+            raise ValueError(
+                f"{self.images / record.file_name}: expected height, width {record.size_hw} as in {self.coco.path}, "
+                f"got {image.shape[:2]}; run the check of the data set"
+            )
+        boxes_xyxy_px, labels = targets_of(record)
+        return Picture(image, boxes_xyxy_px, labels)
+
+
+def targets_of(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes that a detector can learn, cut at the image: no crowd, no unknown class -> (N, 4) xyxy px, (N,)."""
+    height, width = record.size_hw
+    corner, size = record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, 2:]
+    boxes_xyxy_px = np.concatenate([corner, corner + size], axis=1).clip(0, [width, height, width, height])  # (N, 4)
+    has_area = (boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2]).all(axis=1)  # False for NaN too
+    stays = has_area & ~record.is_crowd & (record.labels >= 0)
+    return boxes_xyxy_px[stays], record.labels[stays]
+
+
+def normalised(boxes_xyxy_px: np.ndarray, size_hw: Size) -> Tensor:
+    """Computed in float64, cut to float32 at the end: (N, 4) -> (N, 4) cxcywh in [0, 1]."""
+    low, high = boxes_xyxy_px[:, :2], boxes_xyxy_px[:, 2:]
+    boxes = np.concatenate([(low + high) / 2, high - low], axis=1) / [size_hw[1], size_hw[0], size_hw[1], size_hw[0]]
+    return torch.from_numpy(boxes.astype(np.float32))
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, C) -> (C, H, W)."""
+    planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
+    cv2.split(np.ascontiguousarray(image), list(planes))  # 3 times as fast as a transposing copy
+    return torch.from_numpy(planes)
+
+
+def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
+    """8-bit pixels as stored, 1 channel grey, 3 RGB, 4 RGB and the file's fourth (255 where there is none).
+
+    16-bit values are scaled to 8 bits, in every image alike; CMYK becomes RGB; transparency is ignored for 1 and 3.
+    -> (H, W, C) uint8.
+    """
+    flags = {
+        1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+        3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
+        4: cv2.IMREAD_UNCHANGED,
+    }
+    if channels not in flags:
+        raise ValueError(f"channels must be 1, 3 or 4, got {channels}")
+    image = cv2.imread(str(path), flags[channels])
+    if image is None:
+        state = "cannot be decoded" if Path(path).is_file() else "is missing"
+        raise ValueError(f"{path}: expected an image, the file {state}; run the check of the data set")
+    return with_four_channels(image) if channels == 4 else image.reshape(*image.shape[:2], channels)
+
+
+def with_four_channels(image: np.ndarray) -> np.ndarray:
+    """OpenCV's unchanged image, grey, BGR or BGRA, 8 or 16 bits -> (H, W, 4) uint8, RGB first."""
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"image must have 8 or 16 bits a value, got {image.dtype}; convert the file")
+    image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
+    stored = 1 if image.ndim == 2 else image.shape[2]
+    return cv2.cvtColor(image, {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[stored])
+
+
+class TrainSampler(Sampler[list[Draw]]):
+    """The batches of a whole run, from any step on. Which images a step gets depends on nothing but the arguments.
+
+    sizes: one is drawn for each step; from sizes_until_epoch on every step has size_hw. batch_size: of one rank.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        sizes: Sequence[Size],
+        start_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        drop_last: bool = True,
+        sizes_until_epoch: int | None = None,
+        size_hw: Size | None = None,
+    ):
+        if sizes_until_epoch is not None and size_hw is None:
+            raise ValueError("size_hw: expected the size from sizes_until_epoch on, got None; give both or neither")
+        if drop_last and length < batch_size * world:
+            raise ValueError(
+                f"expected at least {batch_size * world} images for one step, got {length}; "
+                f"lower batch_size to {max(1, length // world)} or less"
+            )
+        self.length, self.batch_size, self.epochs, self.seed = length, batch_size, epochs, seed
+        self.sizes, self.sizes_until_epoch, self.size_hw = list(sizes), sizes_until_epoch, size_hw
+        self.start_step, self.rank, self.world, self.drop_last = start_step, rank, world, drop_last
+
+    @property
+    def steps_per_epoch(self) -> int:
+        images_per_step = self.batch_size * self.world
+        return self.length // images_per_step if self.drop_last else -(-self.length // images_per_step)
+
+    def __len__(self) -> int:
+        return max(0, self.epochs * self.steps_per_epoch - self.start_step)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first_epoch, first_batch = divmod(self.start_step, self.steps_per_epoch)
+        for epoch in range(first_epoch, self.epochs):
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            for batch in range(first_batch if epoch == first_epoch else 0, self.steps_per_epoch):
+                yield self.draws(order, epoch, batch)
+
+    def draws(self, order: np.ndarray, epoch: int, batch: int) -> list[Draw]:
+        """Every world-th image of this step; a short last step is filled up so that no rank is left waiting."""
+        images_per_step = self.batch_size * self.world
+        indices = order[batch * images_per_step : (batch + 1) * images_per_step]
+        missing = -len(indices) % self.world
+        indices = np.concatenate([indices, np.resize(order, missing)])
+        size_hw = self.size_of(epoch, batch)
+        return [Draw(int(index), epoch, size_hw) for index in indices[self.rank :: self.world]]
+
+    def size_of(self, epoch: int, batch: int) -> Size:
+        """The same on every rank."""
+        if self.size_hw is not None and (self.sizes_until_epoch is None or epoch >= self.sizes_until_epoch):
+            return self.size_hw
+        rng = np.random.default_rng([self.seed, epoch, batch, 1])
+        return self.sizes[int(rng.integers(len(self.sizes)))]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Images of one size -> one batch."""
+    return Batch(
+        images=torch.stack([sample.image for sample in samples]),  # (B, C, H, W)
+        targets=[Target(sample.boxes, sample.labels) for sample in samples],
+        image_ids=[sample.image_id for sample in samples],
+        original_hw=[sample.original_hw for sample in samples],
+    )
+
+
+def train_loader(dataset: CocoDataset, sampler: TrainSampler, workers: int = 0) -> DataLoader[Sample]:
+    """Batches of the sampler, in its order, the same with any number of workers."""
+    return loader(dataset, sampler, workers)
+
+
+def val_loader(
+    dataset: CocoDataset, size_hw: Size, batch_size: int, workers: int = 0, rank: int = 0, world: int = 1
+) -> DataLoader[Sample]:
+    """Every image once over all ranks, plainly resized (the aspect is not kept), whatever the policy of the set."""
+    plain = CocoDataset(dataset.coco, dataset.images, plain_policy(), dataset.seed, dataset.channels)
+    draws = [Draw(index, 0, size_hw) for index in range(rank, len(dataset), world)]
+    return loader(plain, [draws[start : start + batch_size] for start in range(0, len(draws), batch_size)], workers)
+
+
+def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]], workers: int) -> DataLoader[Sample]:
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        worker_init_fn=one_thread_each,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: making a loader must not move the random state of the training
+    )
+
+
+def one_thread_each(_worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are the parallelism

@@ -1,0 +1,94 @@
+"""Files: atomic writes, checksums, reading with errors that name the file."""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """A temporary sibling to write to; it takes the name `path` when the block ends well, and goes when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> Path:
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    return write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any, indent: int | None = None) -> Path:
+    """Strict JSON: NaN and infinity are refused."""
+    text = json.dumps(value, indent=indent, allow_nan=False)
+    data = text.encode()
+    return write_bytes(path, gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
+
+
+def read_json(path: Path | str) -> Any:
+    """JSON, or gzipped JSON by its `.gz` ending. ValueError names the file and the place."""
+    path = Path(path)
+    data = read_bytes(path)
+    try:
+        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: expected JSON, {error}; is it cut off, or another format?") from error
+
+
+def read_bytes(path: Path | str) -> bytes:
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise ValueError(f"{path}: expected a file, found {found}; check the path")
+    return path.read_bytes()
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """The safe loader, which also refuses a key that stands twice."""
+
+
+def _mapping_without_repeats(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    repeated = {key for key in keys if keys.count(key) > 1}
+    if repeated:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key given twice: {', '.join(map(str, repeated))}")
+    return loader.construct_mapping(node)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
+
+
+def read_yaml(path: Path | str) -> Any:
+    """YAML by the safe loader; a key given twice is an error."""
+    try:
+        return yaml.load(read_bytes(path), Loader=_StrictLoader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: expected YAML, {error}") from error
+
+
+def sha256(path: Path | str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,345 @@
+"""The chain of notebooks, resumable: python -m kit.pipeline params/demo.yaml.
+
+A finished notebook is skipped as long as its parameters, its text, kit, the data and the notebook it builds on stay as
+they were. One that was cut off runs again, and the training in it goes on from its last checkpoint.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from kit.files import read_json, sha256, write_json
+from kit.params import NOTEBOOKS, ROOT, SceneParams, commit, read_chain
+
+BUILDS_ON = {"06_ensemble": "03_train", "08_errors": "06_ensemble"}  # the others need the data alone
+
+ENVIRONMENT = {  # of the notebooks' kernels, where the user has not set them
+    "OMP_WAIT_POLICY": "PASSIVE",  # busy waiting on shared cores slows torch up to 25 times
+    "MALLOC_MMAP_MAX_": "0",  # large tensors are given back and taken anew at every step otherwise
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "NO_ALBUMENTATIONS_UPDATE": "1",  # it asks the network for its latest version otherwise
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook of one run."""
+
+    notebook: Path
+    out: Path
+    parameters: Mapping[str, Any]  # what the file gives; the notebook's own cell holds the defaults
+    resolved: Mapping[str, Any]  # with the defaults
+    builds_on: Path | None = None  # folder of the step before
+
+    @property
+    def name(self) -> str:
+        return self.notebook.stem
+
+    @property
+    def executed(self) -> Path:
+        return self.out / self.notebook.name
+
+
+def plan(path: Path | str, force: bool = False) -> list[Step]:
+    """The steps of a params file; every parameter is checked before anything runs."""
+    given, steps = read_chain(path), []
+    for name, params_class in NOTEBOOKS.items():
+        values = {key: value for key, value in given.items() if key in params_class.names()}
+        if force and "resume" in params_class.names():
+            values["resume"] = False
+        params = params_class.from_dict(values)
+        builds_on = params.folder_of(BUILDS_ON[name]) if name in BUILDS_ON else None
+        steps.append(Step(ROOT / "notebooks" / f"{name}.ipynb", params.out, values, asdict(params), builds_on))
+    return steps
+
+
+# --- what is finished ---
+
+
+def fingerprint(step: Step, data: str) -> str:
+    """Changes with whatever the step's outputs depend on. data: the fingerprint of the data set."""
+    before = step.builds_on / "done.json" if step.builds_on else None
+    parts = {
+        "parameters": {key: value for key, value in step.resolved.items() if key != "resume"},
+        "notebook": [cell["source"] for cell in read_json(step.notebook)["cells"]],
+        "kit": sources(),
+        "before": sha256(before) if before and before.is_file() else None,
+        "data": data,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def sources() -> dict[str, str]:
+    folder = Path(__file__).parent
+    return {str(path.relative_to(folder)): sha256(path) for path in sorted(folder.rglob("*.py"))}
+
+
+def data_fingerprint(folder: Path) -> str:
+    """Of the annotations; images are taken to stay with them."""
+    marks = {path.name: sha256(path) for path in sorted((folder / "annotations").glob("*.json"))}
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
+
+
+def is_finished(step: Step, mark: str) -> bool:
+    stamp = step.out / "done.json"
+    return stamp.is_file() and step.executed.is_file() and read_json(stamp).get("fingerprint") == mark
+
+
+# --- running ---
+
+
+class StepFailed(Exception):
+    """A notebook stopped with an error; the text is for the terminal."""
+
+
+def run_chain(steps: list[Step], data: Path, terminal: "Terminal", only: list[str], force: bool = False) -> None:
+    """Run what is not finished, in order. data: folder of the data set; only: names of notebooks, empty = all."""
+    data_mark = data_fingerprint(data)
+    for step in steps:
+        if only and step.name not in only:
+            continue
+        mark = fingerprint(step, data_mark)
+        if not force and is_finished(step, mark):
+            terminal.say(f"{step.name}  finished before, skipped")
+            continue
+        run_step(step, mark, terminal)
+
+
+def run_step(step: Step, mark: str, terminal: "Terminal") -> None:
+    stamp = step.out / "done.json"
+    stamp.unlink(missing_ok=True)
+    write_json(step.out / "params.json", {**step.resolved, "commit": commit()}, indent=1)
+    started = time.time()
+    execute(step, terminal)
+    seconds = time.time() - started
+    finished = time.strftime("%Y-%m-%d %H:%M:%S")
+    write_json(stamp, {"fingerprint": mark, "commit": commit(), "finished": finished, "seconds": seconds}, indent=1)
+    terminal.say(f"{step.name}  done in {clock(seconds)}")
+
+
+def execute(step: Step, terminal: "Terminal") -> None:
+    """One notebook in a fresh kernel of this Python; its output notebook is written while it runs."""
+    import papermill  # takes seconds, and a chain that is finished does not need it
+    from nbclient.exceptions import DeadKernelError
+
+    cells = len(read_json(step.notebook)["cells"])
+    watch = Watch(step, cells, terminal)
+    try:
+        with watch.running():
+            papermill.execute_notebook(
+                str(step.notebook),
+                str(step.executed),
+                parameters=dict(step.parameters),
+                kernel_name="python3",
+                language="python",
+                cwd=str(step.notebook.parent),
+                progress_bar=False,
+                on_cell_start=watch.at_cell,
+                extra_arguments=["--log-level=50"],  # it warns that it talks over TCP, and complains when it is stopped
+            )
+    except papermill.PapermillExecutionError as error:
+        raise StepFailed(failure(step, error.ename, error.evalue, error.traceback)) from error
+    except DeadKernelError as error:
+        raise StepFailed(failure(step, "the kernel died", "out of memory, or killed from outside?", [])) from error
+
+
+def failure(step: Step, name: str, message: str, traceback: list[str]) -> str:
+    """The end of the traceback, and where the rest is."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
+    last_lines = [f"    {line}" for line in text.rstrip().splitlines()[-12:]]
+    head = f"{step.name} stopped: {name}: {message}" if not last_lines else f"{step.name} stopped"
+    return "\n".join([head, *last_lines, f"the executed notebook: {shown(step.executed)}"])
+
+
+# --- the terminal ---
+
+
+class Terminal:
+    """Lines that stay, and one that moves; where the output is no terminal, a plain line now and then."""
+
+    def __init__(self, stream: TextIO, every_s: float = 20.0):
+        self.stream, self.every_s = stream, every_s
+        self.moves = stream.isatty()
+        self.shown_at, self.last = time.monotonic(), ""
+
+    def say(self, text: str) -> None:
+        self.stream.write(("\r\x1b[K" if self.moves else "") + text + "\n")
+        self.stream.flush()
+
+    def show(self, text: str) -> None:
+        """A state that the next one replaces."""
+        now = time.monotonic()
+        if self.moves:
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+            self.stream.write("\r\x1b[K" + text[: columns - 1])
+            self.stream.flush()
+        elif now - self.shown_at >= self.every_s and text != self.last:
+            self.shown_at, self.last = now, text
+            self.say(text)
+
+    def counter(self, name: str) -> Callable[[int, int], None]:
+        """A callable (done, total) that shows how far a loop is and how long it will take."""
+        started = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            elapsed = time.monotonic() - started
+            left = f", {clock(elapsed / done * (total - done))} to go" if done else ""
+            self.show(f"{name}  {done}/{total}  {clock(elapsed)}{left}")
+
+        return show
+
+
+class Watch:
+    """Shows once a second where a running notebook is: its cell, and what the training writes to progress.json."""
+
+    def __init__(self, step: Step, cells: int, terminal: Terminal):
+        self.step, self.cells, self.terminal = step, cells, terminal
+        self.cell, self.started, self.stop = 0, time.time(), threading.Event()
+
+    def at_cell(self, cell: Any, cell_index: int) -> None:
+        self.cell = cell_index + 1
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self.look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.stop.set()
+            thread.join()
+
+    def look(self) -> None:
+        while not self.stop.wait(1.0):
+            self.terminal.show(self.line())
+
+    def line(self) -> str:
+        where = f"{self.step.name}  cell {min(self.cell, self.cells)}/{self.cells}  {clock(time.time() - self.started)}"
+        return where + training_line(self.step.out / "progress.json", since=self.started)
+
+
+def training_line(path: Path, since: float) -> str:
+    """What the training last wrote; nothing where that is of an earlier run. since: seconds of the epoch (Unix)."""
+    if not path.is_file() or path.stat().st_mtime < since:
+        return ""
+    progress = read_json(path)
+    epoch = min(progress["epoch"], progress["epochs"])  # the file counts one more at the very end
+    line = f"  epoch {epoch}/{progress['epochs']}  step {progress['step']}/{progress['steps']}"
+    for key, name in (("loss", "loss"), ("ap50", "AP50"), ("f1", "F1")):
+        if progress.get(key) is not None:
+            line += f"  {name} {progress[key]:.3f}"
+    eta_s = progress.get("eta_s")
+    return line if eta_s is None else f"{line}  {clock(eta_s)} to go"
+
+
+def clock(seconds: float) -> str:
+    """3:05, or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def summary(run: Path) -> list[str]:
+    """What a run has come to: scores, the submission, pictures, notebooks."""
+    lines = []
+    for step in sorted(path.parent for path in run.glob("*/metrics.json")):
+        metrics = read_json(step / "metrics.json")
+        scores = [
+            f"{name.upper()} {metrics[name]:.3f}" for name in ("ap", "ap50", "f1") if metrics.get(name) is not None
+        ]
+        lines += [f"{step.name}  " + "  ".join(scores)] if scores else []
+        if metrics.get("submission"):
+            lines.append(f"submission  {metrics['submission']}")
+    pictures = sorted(run.glob("*/*.png"))
+    notebooks = sorted(run.glob("*/*.ipynb"))
+    lines += (
+        [f"pictures    {shown(pictures[0].parent)}/ ... {len(pictures)} in {shown(run)}/*/*.png"] if pictures else []
+    )
+    lines += ["notebooks   " + "  ".join(shown(path) for path in notebooks)] if notebooks else []
+    return lines
+
+
+# --- the command ---
+
+
+@contextmanager
+def alone_in(run: Path) -> Iterator[None]:
+    """Two chains in one folder would write into each other's checkpoints."""
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"{shown(run)}: another pipeline is at work here; wait for it, or set another run"
+            ) from None
+        yield
+
+
+def draw_scenes(params: SceneParams, terminal: Terminal) -> None:
+    """The notebooks draw missing scenes too; here the terminal shows how far it is."""
+    from kit.data.scenes import write_scenes
+
+    write_scenes(
+        params.data_folder,
+        train=params.scenes_train,
+        val=params.scenes_val,
+        unlabelled=params.scenes_unlabelled,
+        seed=params.scenes_seed,
+        size_px=params.scenes_size_px,
+        progress=terminal.counter("scenes"),
+    )
+
+
+def run_file(path: Path, terminal: Terminal, only: list[str], force: bool = False) -> None:
+    """Scenes where they are asked for, then the chain, then the summary."""
+    steps = plan(path, force)
+    data = SceneParams.from_yaml(path)
+    run = steps[0].out.parent
+    started = time.time()
+    with alone_in(run):
+        if data.draws_scenes:
+            draw_scenes(data, terminal)
+        run_chain(steps, data.data_folder, terminal, only, force)
+    for line in [*summary(run), f"{clock(time.time() - started)} in all"]:
+        terminal.say(line)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kit.pipeline", description="Run the chain of notebooks.")
+    parser.add_argument("params", type=Path, help="for example params/demo.yaml")
+    parser.add_argument("--only", action="append", default=[], choices=list(NOTEBOOKS), help="may be given repeatedly")
+    parser.add_argument("--force", action="store_true", help="run finished notebooks too, and train from the start")
+    options = parser.parse_args(arguments)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave in good order, with the kernel
+    try:
+        run_file(options.params, Terminal(sys.stdout), options.only, options.force)
+    except (ValueError, TypeError, StepFailed) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

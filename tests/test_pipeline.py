@@ -1,0 +1,232 @@
+import io
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from kit import pipeline
+from kit.files import read_json, write_json, write_text
+from kit.params import NOTEBOOKS, ROOT
+from kit.pipeline import (
+    Step,
+    StepFailed,
+    Terminal,
+    alone_in,
+    clock,
+    failure,
+    fingerprint,
+    is_finished,
+    main,
+    plan,
+    run_chain,
+    summary,
+    training_line,
+)
+
+# zmq and the client of Jupyter warn about event loops and paths of their own
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    """The first cell is tagged `parameters`."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    return write_text(path, nbformat.writes(notebook))
+
+
+def step_of(folder: Path, *cells: str, name: str = "one", **parameters: object) -> Step:
+    notebook = write_notebook(folder / "notebooks" / f"{name}.ipynb", *cells)
+    return Step(notebook, folder / "runs" / name, parameters, parameters)
+
+
+def run(folder: Path, *steps: Step, **options: object) -> str:
+    stream = io.StringIO()
+    run_chain(list(steps), folder / "data", Terminal(stream), only=[], **options)
+    return stream.getvalue()
+
+
+# --- the plan ---
+
+
+def test_a_plan_has_a_step_for_every_notebook_and_gives_each_only_its_own_parameters(tmp_path):
+    steps = plan(write_text(tmp_path / "night.yaml", "model: n\nmatch_iou: 0.75\n"))
+    assert [step.name for step in steps] == list(NOTEBOOKS)
+    assert steps[1].parameters == {"run": "night", "model": "n"} and steps[3].parameters == {
+        "run": "night",
+        "match_iou": 0.75,
+    }
+    assert steps[1].out == ROOT / "runs" / "night" / "03_train" and steps[2].builds_on == steps[1].out
+
+
+def test_a_plan_checks_every_parameter_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match=r"ErrorsParams: match_iou: expected at most 1, got 1\.5"):
+        plan(write_text(tmp_path / "a.yaml", "match_iou: 1.5\n"))
+
+
+def test_force_trains_from_the_start_and_nothing_else_changes(tmp_path):
+    path = write_text(tmp_path / "a.yaml", "")
+    before, after = plan(path)[1], plan(path, force=True)[1]
+    assert after.parameters == {"run": "a", "resume": False}
+    assert [name for name in after.resolved if after.resolved[name] != before.resolved[name]] == ["resume"]
+
+
+# --- what is finished ---
+
+
+def test_the_fingerprint_changes_with_parameters_text_data_and_the_step_before(tmp_path):
+    step = step_of(tmp_path, "a = 1", a=1)
+    marks = [fingerprint(step, "data"), fingerprint(replace(step, resolved={"a": 2}), "data"), fingerprint(step, "x")]
+    write_notebook(step.notebook, "a = 1", "a")
+    marks.append(fingerprint(step, "data"))
+    write_json(tmp_path / "before" / "done.json", {"seconds": 1})
+    marks.append(fingerprint(replace(step, builds_on=tmp_path / "before"), "data"))
+    assert len(set(marks)) == 5
+
+
+def test_the_fingerprint_does_not_change_with_resume_and_with_stored_outputs(tmp_path):
+    step = step_of(tmp_path, "a = 1", resume=True)
+    mark = fingerprint(step, "data")
+    notebook = nbformat.read(step.notebook, as_version=4)
+    notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1")]
+    nbformat.write(notebook, step.notebook)
+    assert fingerprint(replace(step, resolved={"resume": False}), "data") == mark
+
+
+def test_a_step_is_finished_when_its_stamp_fits_and_its_notebook_is_there(tmp_path):
+    step = step_of(tmp_path, "a = 1")
+    write_json(step.out / "done.json", {"fingerprint": "x"})
+    assert not is_finished(step, "x")
+    write_text(step.executed, "{}")
+    assert is_finished(step, "x") and not is_finished(step, "y")
+
+
+# --- running ---
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_with_its_parameters_and_a_second_call_skips_it(tmp_path):
+    step = step_of(tmp_path, "a = 1", "print('a is', a)", a=5)
+    assert "one  done in 0:" in run(tmp_path, step)
+    assert "a is 5" in nbformat.read(step.executed, as_version=4).cells[-1].outputs[0].text
+    assert read_json(step.out / "params.json")["a"] == 5
+    assert run(tmp_path, step) == "one  finished before, skipped\n"
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_stops_the_chain_and_tells_its_last_lines_and_where_it_lies(tmp_path):
+    bad = step_of(tmp_path, "a = 1", "raise ValueError('boxes must be (N, 4), got (3, 5)')")
+    never = step_of(tmp_path, "a = 1", name="two")
+    with pytest.raises(StepFailed) as caught:
+        run(tmp_path, bad, never)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "one stopped" and lines[-1] == f"the executed notebook: {bad.executed}"
+    assert lines[-2].strip() == "ValueError: boxes must be (N, 4), got (3, 5)"
+    assert bad.executed.is_file() and not (bad.out / "done.json").exists() and not never.out.exists()
+
+
+@pytest.mark.slow
+def test_a_step_that_was_cut_off_runs_again_and_so_does_what_builds_on_it(tmp_path):
+    first = step_of(tmp_path, "a = 1")
+    second = replace(step_of(tmp_path, "a = 1", name="two"), builds_on=first.out)
+    run(tmp_path, first, second)
+    (first.out / "done.json").unlink()
+    assert "skipped" not in run(tmp_path, first, second)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_is_killed_is_told_in_words(tmp_path):
+    step = step_of(tmp_path, "import os, signal", "os.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(StepFailed, match="one stopped: the kernel died: out of memory, or killed from outside"):
+        run(tmp_path, step)
+
+
+def test_only_the_steps_asked_for_are_looked_at(tmp_path):
+    stream = io.StringIO()
+    run_chain([step_of(tmp_path, "a = 1")], tmp_path, Terminal(stream), only=["two"])
+    assert stream.getvalue() == ""
+
+
+def test_the_end_of_a_long_traceback_is_shown_without_colours(tmp_path):
+    step = step_of(tmp_path, "a = 1")
+    text = failure(step, "ValueError", "x", [f"\x1b[31mline {index}\x1b[0m" for index in range(100)])
+    assert text.splitlines()[1] == "    line 88" and "\x1b" not in text
+
+
+def test_two_chains_cannot_work_in_one_folder(tmp_path):
+    with alone_in(tmp_path), pytest.raises(ValueError, match="another pipeline is at work here"), alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+# --- the terminal ---
+
+
+def test_times_read_like_a_clock():
+    assert [clock(0), clock(59.6), clock(3661)] == ["0:00", "1:00", "1:01:01"]
+
+
+def test_where_the_training_is_comes_from_its_progress_file(tmp_path):
+    progress = {"step": 5, "steps": 20, "epoch": 1, "epochs": 4, "loss": 12.5, "eta_s": 61}
+    path = write_json(tmp_path / "progress.json", progress)
+    assert training_line(path, since=0) == "  epoch 1/4  step 5/20  loss 12.500  1:01 to go"
+    write_json(path, progress | {"ap50": 0.25})
+    assert "AP50 0.250" in training_line(path, since=0)
+
+
+def test_the_progress_of_an_earlier_run_is_not_shown(tmp_path):
+    path = write_json(tmp_path / "progress.json", {})
+    assert training_line(path, since=time.time() + 60) == training_line(tmp_path / "none.json", since=0) == ""
+
+
+def test_without_a_terminal_a_state_is_a_plain_line_now_and_then():
+    stream = io.StringIO()
+    terminal = Terminal(stream, every_s=3600)
+    terminal.show("first")
+    terminal.shown_at -= 3600
+    terminal.show("second")
+    terminal.show("third")
+    assert stream.getvalue() == "second\n"
+
+
+def test_on_a_terminal_a_state_replaces_the_one_before():
+    master, slave = os.openpty()
+    with os.fdopen(slave, "w") as stream:
+        terminal = Terminal(stream)
+        terminal.show("first")
+        terminal.say("last")
+        assert os.read(master, 1000).endswith(b"\r\x1b[Klast\r\n")
+    os.close(master)
+
+
+def test_a_counter_says_how_long_it_will_take():
+    stream = io.StringIO()
+    terminal = Terminal(stream, every_s=0)
+    count = terminal.counter("scenes")
+    count(0, 10)
+    count(5, 10)
+    assert stream.getvalue() == "scenes  0/10  0:00\nscenes  5/10  0:00, 0:00 to go\n"
+
+
+# --- the end ---
+
+
+def test_the_summary_names_scores_submission_pictures_and_notebooks(tmp_path):
+    write_json(tmp_path / "06_ensemble" / "metrics.json", {"ap50": 0.5, "f1": 0.25, "submission": "submissions/a.zip"})
+    write_text(tmp_path / "06_ensemble" / "worst.png", "")
+    write_text(tmp_path / "06_ensemble" / "06_ensemble.ipynb", "")
+    lines = summary(tmp_path)
+    assert lines[0] == "06_ensemble  AP50 0.500  F1 0.250" and lines[1] == "submission  submissions/a.zip"
+    assert "1 in" in lines[2] and lines[3].endswith("06_ensemble.ipynb")
+
+
+def test_a_bad_params_file_ends_the_command_with_status_1_and_one_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "ENVIRONMENT", {})
+    monkeypatch.setattr(pipeline.signal, "signal", lambda *_: None)
+    assert main([str(write_text(tmp_path / "a.yaml", "epcohs: 3\n"))]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path}/a.yaml: unknown parameter epcohs, did you mean epochs?\n"
+    assert main([str(tmp_path / "none.yaml")]) == 1
+    assert "expected a file, found nothing" in capsys.readouterr().err
