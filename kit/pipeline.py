@@ -182,7 +182,7 @@ class Terminal:
         """A state that the next one replaces."""
         now = time.monotonic()
         if self.moves:
-            columns = os.get_terminal_size(self.stream.fileno()).columns
+            columns = os.get_terminal_size(self.stream.fileno()).columns or 80  # 0: the terminal does not know
             self.stream.write("\r\x1b[K" + text[: columns - 1])
             self.stream.flush()
         elif now - self.shown_at >= self.every_s and text != self.last:

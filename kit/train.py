@@ -295,7 +295,9 @@ class Fit:
         return patience is not None and sum(epoch > run.best_epoch for epoch in validated) >= patience
 
     def out_of_time(self) -> bool:
-        late = self.plan.max_minutes is not None and time.monotonic() - self.started_at > 60 * self.plan.max_minutes
+        if self.plan.max_minutes is None:
+            return False
+        late = time.monotonic() - self.started_at > 60 * self.plan.max_minutes
         return bool(from_first_rank({"late": float(late)}, self.world)["late"])
 
     # --- files ---
@@ -333,13 +335,11 @@ class Fit:
             write_state(self.out / CHECKPOINT, {"fingerprint": self.fingerprint(), "run": self.run.state()})
         self.saved_at = time.monotonic()
 
-    def save_best(self, score: float) -> None:
+    def save_best(self) -> None:
         if self.rank == 0:
-            extra = {
-                "classes": self.train_set.coco.names,
-                "size_hw": list(self.plan.size_hw),
-                self.plan.select_by: score,
-            }
+            coco = self.train_set.coco
+            about = {"classes": coco.names, "category_ids": coco.category_ids, "size_hw": list(self.plan.size_hw)}
+            extra = about | {self.plan.select_by: self.run.best}
             save_weights(self.run.average.detector, self.out / BEST, extra)
             if self.plan.best_into_stage_2 and self.run.stage == 1:
                 write_state(self.out / BEST_STATE, self.run.state())
@@ -356,9 +356,9 @@ class Fit:
         done_in_epoch = run.step % self.steps_per_epoch
         loss = run.sums["loss"] / done_in_epoch if done_in_epoch else last.get("loss", 0.0)
         where = {"step": run.step, "steps": self.total_steps, "epoch": run.step // self.steps_per_epoch + 1}
-        figures = {name: last[name] for name in ("ap", "ap50", "f1") if name in last}
-        where |= {"epochs": self.plan.epochs, "loss": loss, "eta_s": eta_s, "stage": run.stage} | figures
-        write_json(self.out / PROGRESS, where)
+        figures: dict[str, float] = {name: last[name] for name in ("ap", "ap50", "f1") if name in last}
+        figures |= {"epochs": self.plan.epochs, "loss": loss, "eta_s": eta_s, "stage": run.stage}
+        write_json(self.out / PROGRESS, where | figures)
 
 
 def scores(found: list[dict[str, Any]], annotations: dict[str, Any]) -> dict[str, float]:

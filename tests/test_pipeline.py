@@ -198,7 +198,10 @@ def test_on_a_terminal_a_state_replaces_the_one_before():
         terminal = Terminal(stream)
         terminal.show("first")
         terminal.say("last")
-        assert os.read(master, 1000).endswith(b"\r\x1b[Klast\r\n")
+        shown = b""
+        while not shown.endswith(b"\n"):
+            shown += os.read(master, 1000)
+        assert shown == b"\r\x1b[Kfirst\r\x1b[Klast\r\n"
     os.close(master)
 
 

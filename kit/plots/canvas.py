@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,10 +44,24 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path) -> Figure:
-    """Writes a PNG that is whole or absent -> the figure, for the notebook to show."""
-    write_bytes(path, png(figure))
-    return figure
+@dataclass(frozen=True, repr=False)
+class Saved:
+    """A picture in a file, which a notebook shows without drawing it again."""
+
+    path: Path
+    data: bytes
+
+    def __repr__(self) -> str:
+        return self.path.name
+
+    def _repr_png_(self) -> bytes:
+        return self.data
+
+
+def save_figure(figure: Figure, path: Path) -> Saved:
+    """Writes a PNG that is whole or absent."""
+    data = png(figure)
+    return Saved(write_bytes(path, data), data)
 
 
 def class_colour(label: int) -> str:

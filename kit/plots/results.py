@@ -25,7 +25,7 @@ GROUP_SHADES = (1.0, 0.55, 0.3)
 
 
 def plot_history(history: Sequence[Mapping[str, Any]], select_by: str = "ap") -> Figure:
-    """Loss terms, quality and learning rate by epoch; the best epoch is marked."""
+    """Loss terms, quality and learning rate by epoch, counted from 1; the best epoch is marked."""
     figure, axes = panels(1, 3, (11, 3.6))
     loss, quality, rate = axes[0]
     for key, (name, colour) in LOSS_TERMS.items():
@@ -46,7 +46,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], select_by: str = "ap") ->
 
 def line(axes: Axes, history: Sequence[Mapping[str, Any]], key: str, name: str | None, colour: str) -> None:
     """One value by epoch, at the epochs that have it."""
-    points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
+    points = [(row["epoch"] + 1, row[key]) for row in history if row.get(key) is not None]
     if points:
         epochs, values = zip(*points, strict=True)
         axes.plot(epochs, values, color=colour, linewidth=1.6, marker="." if len(points) < 40 else None, label=name)
@@ -59,10 +59,10 @@ def mark_best(axes: Axes, history: Sequence[Mapping[str, Any]], key: str) -> str
         note(axes, "not evaluated")
         return ""
     best = max(rows, key=lambda row: float(row[key]))
-    axes.axvline(best["epoch"], color=QUIET, linestyle=":", linewidth=1)
-    spot = (best["epoch"], best[key])
+    axes.axvline(best["epoch"] + 1, color=QUIET, linestyle=":", linewidth=1)
+    spot = (best["epoch"] + 1, best[key])
     axes.plot(*spot, marker="*", markersize=13, color=METRICS[key][1], markeredgecolor=INK, linestyle="none")
-    return f": best {METRICS[key][0]} {best[key]:.3f} in epoch {best['epoch']:.0f}"
+    return f": best {METRICS[key][0]} {best[key]:.3f} in epoch {best['epoch'] + 1:.0f}"
 
 
 def plot_precision_recall(matches: Matches, thresholds: Thresholds | None = None, iou: float = 0.5) -> Figure:

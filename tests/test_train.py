@@ -1,0 +1,213 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kit import load_weights
+from kit.dfine.detector import Detector
+from kit.files import read_json
+from kit.optimisation import freeze
+from kit.train import Fit, History, epoch_line, fit, read_state, tensorboard
+from tests import tiny
+
+
+def train(folder: Path, out: str, **changes: object) -> History:
+    return fit(
+        tiny.detector(),
+        tiny.dataset(folder / "train"),
+        tiny.dataset(folder / "val", images=2, seed=1),
+        out=folder / out,
+        plan=tiny.plan(**changes),
+    )
+
+
+def losses_of(history: History) -> list[dict[str, float]]:
+    return [{name: value for name, value in each.items() if "seconds" not in name} for each in history.epochs]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    run = read_state(folder / "last.pt", "cpu")["run"]
+    return run["detector"] | {f"average {name}": value for name, value in run["average"].items()}
+
+
+def killed_at(step: int) -> Callable[..., None]:
+    original = Fit.train_step
+
+    def train_step(self: Fit, batches: list[object]) -> None:
+        if self.run.step == step:
+            raise KeyboardInterrupt
+        original(self, batches)  # type: ignore[arg-type]
+
+    return train_step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_killed_in_an_epoch_and_in_stage_2_goes_on_exactly(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path, "whole")
+    for step in (2, 5, 9):  # in the first epoch, in the second, in stage 2; 4 steps an epoch
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Fit, "train_step", killed_at(step))
+            train(tmp_path, "killed", workers=workers)
+    again = train(tmp_path, "killed", workers=workers)
+    assert losses_of(again) == losses_of(whole) and again.finished
+    expected, found = weights_of(tmp_path / "whole"), weights_of(tmp_path / "killed")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_run_ended_by_sigkill_leaves_whole_files_and_goes_on_exactly(tmp_path: Path) -> None:
+    whole = train(tmp_path, "whole")
+    script = f"""
+        from pathlib import Path
+        from tests.test_train import train
+        train(Path({str(tmp_path)!r}), "killed")
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1])
+    checkpoint, waited_from = tmp_path / "killed" / "last.pt", time.monotonic()
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() - waited_from < 240
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 1 <= read_state(checkpoint, "cpu")["run"]["step"] <= 12
+    assert losses_of(train(tmp_path, "killed")) == losses_of(whole)
+
+
+@pytest.mark.slow
+def test_fit_learns_to_find_squares(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path / "train", images=4, objects=1, strong=False)
+    plan = tiny.plan(epochs=60, strong_until_epoch=None, val_every=60, save_every_s=60.0, clip_norm=None)
+    history = fit(tiny.detector(), data, data, out=tmp_path / "run", plan=plan)
+    assert history.epochs[-1]["ap50"] > 0.9
+    assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
+
+
+def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path) -> None:
+    history = train(tmp_path, "run", epochs=1, strong_until_epoch=None)
+    report = load_weights(tiny.detector(seed=5), history.best_weights)
+    assert report.info["classes"] == ["dark", "bright"] and report.info["category_ids"] == [3, 7]
+    assert read_json(tmp_path / "run" / "history.json")[0]["ap"] == history.epochs[0]["ap"]
+    progress = read_json(tmp_path / "run" / "progress.json")
+    assert progress["step"] == progress["steps"] == 4 and progress["eta_s"] == 0
+    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
+    assert "epoch   1  loss" in epoch_line(history.epochs[0])
+
+
+def test_stage_2_begins_from_the_best_weights_of_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.5, 0.2, 0.1])
+    zeros = {"ap50": 0.0, "f1": 0.0}
+    monkeypatch.setattr("kit.train.scores", lambda found, annotations: {"ap": next(scores)} | zeros)
+    monkeypatch.setattr(Fit, "save", lambda self: None)  # the checkpoints are not what is looked at
+    at_start: dict[int, torch.Tensor] = {}
+    original = Fit.train_step
+
+    def watched(self: Fit, batches: list[object]) -> None:
+        at_start[self.run.step] = self.run.detector.decoder.score[0].weight.detach().clone()
+        original(self, batches)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Fit, "train_step", watched)
+    history = train(tmp_path, "run")
+    assert history.best_epoch == 0 and history.best == 0.5
+    assert torch.equal(at_start[8], at_start[4]) and not torch.equal(at_start[8], at_start[7])
+
+
+def test_patience_ends_a_run_that_does_not_improve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"ap": 0.5, "ap50": 0.5, "f1": 0.5}
+    monkeypatch.setattr("kit.train.scores", lambda found, annotations: figures)
+    history = train(tmp_path, "run", epochs=9, patience=2)
+    assert len(history.epochs) == 3 and history.finished
+
+
+def test_time_that_runs_out_leaves_weights_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    first = train(tmp_path, "run", epochs=1, strong_until_epoch=None, max_minutes=0.0)
+    assert not first.finished and first.epochs == [] and first.best_weights.exists()
+    assert train(tmp_path, "run", epochs=1, strong_until_epoch=None).finished
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_images(tmp_path: Path) -> None:
+    detector = tiny.detector()
+    torch.nn.init.constant_(detector.decoder.edges[2].layers[2].bias, float("nan"))
+    with pytest.raises(FloatingPointError, match=r"step 0: the loss is not finite in .*fgl.*, on images\s+\[\d, \d\]"):
+        fit(detector, tiny.dataset(tmp_path / "train"), None, out=tmp_path / "run", plan=tiny.plan())
+
+
+def test_a_checkpoint_of_another_plan_is_refused_by_what_differs(tmp_path: Path) -> None:
+    train(tmp_path, "run", epochs=1, strong_until_epoch=None, max_minutes=0.0)
+    with pytest.raises(ValueError, match=r"last.pt: .* differs in seed \(0, now 3\); use another run name"):
+        train(tmp_path, "run", epochs=1, strong_until_epoch=None, seed=3)
+
+
+def test_too_few_images_for_a_step_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 16 images for one step, got 8; lower batch_size to 8 or less"):
+        train(tmp_path, "run", batch_size=16)
+
+
+def test_what_is_frozen_does_not_move_statistics_included(tmp_path: Path) -> None:
+    detector = tiny.detector()
+    freeze(detector, "backbone")
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    fit(detector, tiny.dataset(tmp_path / "train"), None, out=tmp_path / "run", plan=tiny.plan(epochs=1))
+    moved = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not any(name.startswith("backbone.") for name in moved)
+    assert any(name.endswith("running_mean") for name in moved)  # of the encoder, which is not frozen
+
+
+def test_images_without_any_object_train_every_weight_that_can_be(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path / "train", objects=0)
+    history = fit(tiny.detector(), data, None, out=tmp_path / "run", plan=tiny.plan(epochs=1))
+    assert history.epochs[0]["loss"] > 0 and history.epochs[0]["l1"] == 0
+
+
+def test_tensorboard_files_hold_the_figures(tmp_path: Path) -> None:
+    tensorboard(tmp_path)({"epoch": 0.0, "loss": 1.5})
+    assert list(tmp_path.glob("events.*"))
+
+
+DISTRIBUTED = """
+    import sys, torch
+    from pathlib import Path
+    from kit.train import fit
+    from tests import tiny
+    rank, world, folder = int(sys.argv[1]), 2, Path(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    history = fit(
+        tiny.detector(), tiny.dataset(folder / f"train{rank}", images=4, objects=rank),
+        tiny.dataset(folder / f"val{rank}", images=3, seed=1), out=folder / "run", plan=tiny.plan(epochs=2),
+    )
+    torch.distributed.destroy_process_group()
+    assert history.finished and "ap" in history.epochs[0]
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_when_one_has_no_objects(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(DISTRIBUTED)]
+    root = Path(__file__).parents[1]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root) for rank in range(2)]
+    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    state = read_state(tmp_path / "run" / "last.pt", "cpu")["run"]
+    assert state["step"] == 4 and isinstance(tiny.detector(), Detector)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_trains_near_to_full_precision(amp: str, tmp_path: Path) -> None:
+    full = train(tmp_path, "full", epochs=1, strong_until_epoch=None)
+    mixed = train(tmp_path, amp, epochs=1, strong_until_epoch=None, amp=amp)
+    assert mixed.epochs[0]["loss"] == pytest.approx(full.epochs[0]["loss"], rel=0.05)
+
+
+def test_accumulated_passes_make_one_step(tmp_path: Path) -> None:
+    history = train(tmp_path, "run", epochs=1, strong_until_epoch=None, batch_size=4, accumulate=2)
+    state = read_state(tmp_path / "run" / "last.pt", "cpu")["run"]
+    assert state["step"] == 2 and state["average_updates"] == 2 and history.finished
