@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kit.dfine.detector import SIZES, Detector
-    from kit.dfine.weights import load_weights, save_weights
+    from kit.dfine.weights import load_detector, load_weights, save_weights
     from kit.metrics import evaluate
     from kit.predict import predict_dataset
     from kit.train import fit
 
-__all__ = ["SIZES", "Detector", "evaluate", "fit", "load_weights", "predict_dataset", "save_weights"]
+__all__ = ["SIZES", "Detector", "evaluate", "fit", "load_detector", "load_weights", "predict_dataset", "save_weights"]
 
 HOMES = {
     "SIZES": "kit.dfine.detector",
     "Detector": "kit.dfine.detector",
     "evaluate": "kit.metrics",
     "fit": "kit.train",
+    "load_detector": "kit.dfine.weights",
     "load_weights": "kit.dfine.weights",
     "predict_dataset": "kit.predict",
     "save_weights": "kit.dfine.weights",

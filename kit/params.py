@@ -123,7 +123,14 @@ class SceneParams(Params):
     scenes_unlabelled: Whole = 20
     scenes_size_px: Side = 640
     scenes_seed: Whole = 0
+    scenes_cameras: Count = 8
     allow_problems: bool = False  # go on without the annotations that the check found broken
+
+    @property
+    def scenes(self) -> dict[str, Any]:
+        """What write_scenes is to draw."""
+        names = [name for name in SceneParams.names() if name.startswith("scenes_")]
+        return {name.removeprefix("scenes_"): getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -144,6 +151,7 @@ class TrainParams(SceneParams):
     model: Literal["n", "s", "m", "l", "x"] = "s"
     weights: Text | None = None  # start from: path from the repository root, URL or hub id; None: random
     freeze: Literal["none", "stem", "backbone", "encoder"] = "none"  # everything up to this part stays as it is
+    channels: Literal[1, 3, 4] = 3  # of the images: grey, RGB, RGB and a fourth
     height_px: Side = 640  # of the detector's input
     width_px: Side = 640
     classification: Literal["vfl", "mal"] = "vfl"  # loss of the scores
@@ -175,7 +183,9 @@ class TrainParams(SceneParams):
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 30.0  # to either side
     mosaic: Share = 0.0
     mixup: Share = 0.0
-    multi_scale: bool = True  # input sizes from 0.75 to 1.25 of the above
+    multi_scale: Whole | None = None  # how often the size above is among the others; None: as published, 0: alone
+    scale_min: Positive = 0.75  # of the size above
+    scale_max: Positive = 1.25
 
     select_by: Literal["ap", "f1"] = "ap"  # what makes a checkpoint the best
     val_every: Count = 1  # epochs
@@ -218,7 +228,8 @@ class EnsembleParams(Params):
     min_score: Share = 0.01  # lower ones are never looked at again
     thresholds: Literal["none", "global", "class", "class_group"] = "class"  # a group is day or night, by the file name
     folds: Annotated[int, Field(ge=2)] = 5  # parts of val: thresholds are fitted without a part and judged on it
-    note: str = ""  # goes into submissions/log.csv
+    log: bool = True  # a line in submissions/log.csv
+    note: str = ""  # goes into that line
     seed: Whole = 0
     examples: Count = 8
 

@@ -296,15 +296,7 @@ def draw_scenes(params: SceneParams, terminal: Terminal) -> None:
     """The notebooks draw missing scenes too; here the terminal shows how far it is."""
     from kit.data.scenes import write_scenes
 
-    write_scenes(
-        params.data_folder,
-        train=params.scenes_train,
-        val=params.scenes_val,
-        unlabelled=params.scenes_unlabelled,
-        seed=params.scenes_seed,
-        size_px=params.scenes_size_px,
-        progress=terminal.counter("scenes"),
-    )
+    write_scenes(params.data_folder, **params.scenes, progress=terminal.counter("scenes"))
 
 
 def run_file(path: Path, terminal: Terminal, only: list[str], force: bool = False) -> None:

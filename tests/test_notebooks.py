@@ -112,6 +112,7 @@ def test_every_parameter_is_used_or_belongs_to_all(path):
         "strong_until": "params.strong_until_epoch",
     }  # fmt: skip
     names = NOTEBOOKS[path.stem].names()
+    through |= {name: "params.scenes" for name in names if name.startswith("scenes_")}
     assert [name for name in names if not re.search(rf"{through.get(name, f'params.{name}')}\b", used)] == []
 
 

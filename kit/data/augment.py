@@ -157,12 +157,12 @@ def photometric_distort(probability: float) -> A.Compose:
     return A.Compose([*one_each, A.ChannelShuffle(p=probability)])
 
 
-def multi_scale_sizes(base_hw: Size, repeat: int) -> list[Size]:
-    """Sizes from 0.75 to 1.25 of the base in steps of 32 px of its height, with the base `repeat` times among them."""
+def multi_scale_sizes(base_hw: Size, repeat: int, low: float = 0.75, high: float = 1.25) -> list[Size]:
+    """Sizes from low to high of the base in steps of 32 px of its height, with the base `repeat` times among them."""
     height, width = base_hw
     if height % 32 or width % 32:
         raise ValueError(f"base_hw must be multiples of 32, got {base_hw}; round each side to a multiple of 32")
-    heights = range(int(height * 0.75 / 32) * 32, int(height * 1.25 / 32) * 32 + 1, 32)
+    heights = range(round(height * low) // 32 * 32, round(height * high) // 32 * 32 + 1, 32)
     scaled = [(each, max(32, round(width * each / height / 32) * 32)) for each in heights]
     return [size for size in scaled if size != base_hw] + [base_hw] * repeat
 

@@ -123,7 +123,7 @@ def load_weights(detector: Detector, source: Path | str) -> LoadReport:
 
 
 def load_detector(source: Path | str) -> tuple[Detector, dict[str, Any]]:
-    """The detector of one of our own files, in eval mode, and what the file says of itself (classes, input size, ...)."""
+    """The detector of one of our own files, in eval mode, and what the file says of itself (classes, input size)."""
     _, info = read_weights(source)
     if info.get("format") != FORMAT:
         raise ValueError(f"{source}: expected a file of save_weights, found another; take load_weights")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import Normal, Stroke
+from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 
 from kit.files import write_bytes
 
@@ -147,9 +147,12 @@ def outline(axes: Axes, box_xyxy_px: np.ndarray, colour: str, style: str = "-", 
     x1, y1, x2, y2 = (float(edge) for edge in box_xyxy_px)
     corner = (x1 - 0.5, y1 - 0.5)  # a pixel's centre is drawn at a whole number
     box = Rectangle(corner, x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style)
-    if style == "-":
-        box.set_path_effects([Stroke(linewidth=width + 1.0, foreground="black", alpha=0.55), Normal()])
+    box.set_path_effects(dark_rim(width))
     axes.add_patch(box)
+
+
+def dark_rim(width: float) -> list[AbstractPathEffect]:
+    return [Stroke(linewidth=width + 1.0, foreground="black", alpha=0.55), Normal()]
 
 
 def chips(

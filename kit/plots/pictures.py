@@ -19,6 +19,7 @@ from kit.plots.canvas import (
     chips,
     class_colour,
     class_legend,
+    dark_rim,
     draw_image,
     outline,
     panels,
@@ -126,7 +127,10 @@ def show_mistakes(shots: Sequence[Shot], names: Sequence[str], heading: str, col
     title(figure, heading)
     words = {"correct": "correct detection", "false": "false detection", "missed": "object missed"}
     looks = [(words[key], colour, style) for key, (colour, style) in OUTCOMES.items()]
-    handles = [Line2D([], [], color=colour, linestyle=style, label=word) for word, colour, style in looks]
+    handles = [
+        Line2D([], [], color=colour, linestyle=style, label=word, path_effects=dark_rim(1.5))
+        for word, colour, style in looks
+    ]
     figure.legend(handles=handles, loc="outside lower left", ncols=3, fontsize=9, frameon=False)
     return figure
 

@@ -67,7 +67,7 @@ def plot_class_counts(files: Mapping[str, CocoFile], most: int = 40) -> Figure:
         tidy(panel, f"{split}: {total:,} boxes in {len(files[split].records):,} images", x="boxes")
         panel.grid(visible=False, axis="y")
     axes[0, 0].set_yticks(range(len(shown)), [names[label] for label in shown])
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(shown) - 0.5, -0.5)
     more = f", the {most} most frequent of {len(names)}" if len(names) > most else ""
     title(figure, f"Boxes of each class{more}")
     return figure
@@ -214,10 +214,13 @@ def plot_comparison(groups: Mapping[str, CocoFile], heading: str) -> Figure:
         width = 0.8 / len(groups)
         places, about = np.arange(len(shown)) + index * width, f"{group}: {images:,} images"
         bars = axes[0, 0].bar(places, rates, width, color=colour, label=about)
-        axes[0, 0].bar_label(bars, [f"{rate:.2g}" for rate in rates], fontsize=7)
+        texts = [f"{rate:.2g}" if len(shown) < 9 else "" for rate in rates]
+        axes[0, 0].bar_label(bars, texts, fontsize=7)
         shares = np.histogram(sides_px(boxes), SIDE_EDGES_PX)[0] / max(len(boxes), 1)
         axes[0, 1].stairs(shares, SIDE_EDGES_PX, color=colour, linewidth=1.6, label=group)
     axes[0, 0].set_xticks(np.arange(len(shown)) + 0.4 - 0.4 / len(groups), [names[label] for label in shown])
+    if sum(len(names[label]) for label in shown) > 60:
+        axes[0, 0].tick_params(axis="x", rotation=90)
     scale(axes[0, 1], SIDE_TICKS_PX)
     tidy(axes[0, 0], "How many", y="boxes per image")
     tidy(axes[0, 1], "How large", x="square root of the box area (px, log scale)", y="share of the boxes")

@@ -1,0 +1,1 @@
+"""Detectors outside of torch: the runtimes, and what each of them needs."""
