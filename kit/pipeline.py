@@ -123,10 +123,18 @@ def run_step(step: Step, mark: str, terminal: "Terminal") -> None:
     write_json(step.out / "params.json", {**step.resolved, "commit": commit()}, indent=1)
     started = time.time()
     execute(step, terminal)
-    seconds = time.time() - started
-    finished = time.strftime("%Y-%m-%d %H:%M:%S")
-    write_json(stamp, {"fingerprint": mark, "commit": commit(), "finished": finished, "seconds": seconds}, indent=1)
-    terminal.say(f"{step.name}  done in {clock(seconds)}")
+    seconds, ended = time.time() - started, time.strftime("%Y-%m-%d %H:%M:%S")
+    complete = is_complete(step)
+    about = {"fingerprint": mark if complete else None, "commit": commit(), "ended": ended, "seconds": seconds}
+    write_json(stamp, about, indent=1)
+    rest = "" if complete else "; out of time, the same command trains on"
+    terminal.say(f"{step.name}  done in {clock(seconds)}{rest}")
+
+
+def is_complete(step: Step) -> bool:
+    """False where the training stopped in good order before its last epoch (max_minutes)."""
+    metrics = step.out / "metrics.json"
+    return not metrics.is_file() or read_json(metrics).get("finished") is not False
 
 
 def execute(step: Step, terminal: "Terminal") -> None:

@@ -161,7 +161,7 @@ def test_every_yaml_holds_only_what_differs_from_the_defaults(path):
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
 def test_every_yaml_says_at_its_head_what_it_tries(path):
     lines = path.read_text().splitlines()
-    assert lines[0].startswith(f"# {path.stem}: ") and lines[1].startswith("# make ")
+    assert lines[0].startswith(f"# {path.stem}: ") and lines[1].startswith(("# make ", "# python -m kit.pipeline "))
 
 
 def test_a_chain_file_refuses_what_no_notebook_knows(tmp_path):

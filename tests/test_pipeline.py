@@ -137,6 +137,15 @@ def test_a_step_that_was_cut_off_runs_again_and_so_does_what_builds_on_it(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_training_that_ran_out_of_time_is_run_again(tmp_path):
+    step = step_of(tmp_path, "a = 1")
+    write_json(step.out / "metrics.json", {"finished": False})
+    assert "out of time, the same command trains on" in run(tmp_path, step)
+    write_json(step.out / "metrics.json", {"finished": True})
+    assert "skipped" not in run(tmp_path, step) and "skipped" in run(tmp_path, step)
+
+
+@pytest.mark.slow
 def test_a_kernel_that_is_killed_is_told_in_words(tmp_path):
     step = step_of(tmp_path, "import os, signal", "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(StepFailed, match="one stopped: the kernel died: out of memory, or killed from outside"):

@@ -103,6 +103,7 @@ def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path) -> Non
     assert "epoch   1  loss" in epoch_line(history.epochs[0])
 
 
+@pytest.mark.slow
 def test_stage_2_begins_from_the_best_weights_of_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.2, 0.1])
     zeros = {"ap50": 0.0, "f1": 0.0}
@@ -121,6 +122,7 @@ def test_stage_2_begins_from_the_best_weights_of_stage_1(tmp_path: Path, monkeyp
     assert torch.equal(at_start[8], at_start[4]) and not torch.equal(at_start[8], at_start[7])
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_does_not_improve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {"ap": 0.5, "ap50": 0.5, "f1": 0.5}
     monkeypatch.setattr("kit.train.scores", lambda found, annotations: figures)
@@ -200,6 +202,7 @@ def test_two_processes_train_together_when_one_has_no_objects(tmp_path: Path) ->
     assert state["step"] == 4 and isinstance(tiny.detector(), Detector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_trains_near_to_full_precision(amp: str, tmp_path: Path) -> None:
     full = train(tmp_path, "full", epochs=1, strong_until_epoch=None)
