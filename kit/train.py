@@ -252,7 +252,7 @@ class Fit:
         epoch = run.step // self.steps_per_epoch - 1
         began = time.monotonic()
         figures: dict[str, float] = {"epoch": epoch, "stage": run.stage, "lr": run.optimizer.param_groups[-1]["lr"]}
-        figures |= {name: total / self.steps_per_epoch for name, total in run.sums.items()}
+        figures |= {name: total / self.steps_per_epoch for name, total in averaged(run.sums, self.world).items()}
         if self.val_set is not None and ((epoch + 1) % plan.val_every == 0 or run.step == self.total_steps):
             figures |= self.validate(self.val_set) | {"val_seconds": time.monotonic() - began}
             if figures[plan.select_by] > run.best:
@@ -278,7 +278,8 @@ class Fit:
             rank=self.rank,
             world=self.world,
         )
-        figures = scores(gathered(found, self.world), as_coco(val_set.coco)) if self.rank == 0 else {}
+        found = gathered(found, self.world)  # all ranks take part
+        figures = scores(found, as_coco(val_set.coco)) if self.rank == 0 else {}
         return from_first_rank(figures, self.world)
 
     def enter_stage_2(self) -> None:
@@ -439,6 +440,16 @@ def gathered(found: list[dict[str, Any]], world: int) -> list[dict[str, Any]]:
     parts: list[list[dict[str, Any]]] = [[] for _ in range(world)]
     torch.distributed.all_gather_object(parts, found)
     return [detection for part in parts for detection in part]
+
+
+def averaged(sums: dict[str, float], world: int) -> dict[str, float]:
+    """The mean over the ranks, which all have the same names."""
+    if world == 1:
+        return sums
+    values = torch.tensor(list(sums.values()), dtype=torch.float64)
+    if torch.distributed.get_backend() == "nccl":
+        values = values.cuda()
+    return dict(zip(sums, mean_over_ranks(values).tolist(), strict=True))
 
 
 def from_first_rank(figures: dict[str, float], world: int) -> dict[str, float]:

@@ -86,10 +86,10 @@ def test_a_run_ended_by_sigkill_leaves_whole_files_and_goes_on_exactly(tmp_path:
 @pytest.mark.slow
 def test_fit_learns_to_find_squares(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path / "train", images=4, objects=1, strong=False)
-    plan = tiny.plan(epochs=60, strong_until_epoch=None, val_every=60, save_every_s=60.0, clip_norm=None)
+    plan = tiny.plan(epochs=50, strong_until_epoch=None, val_every=50, save_every_s=60.0, clip_norm=None)
     history = fit(tiny.detector(), data, data, out=tmp_path / "run", plan=plan)
     assert history.epochs[-1]["ap50"] > 0.9
-    assert history.epochs[-1]["loss"] < 0.5 * history.epochs[0]["loss"]
+    assert history.epochs[-1]["loss"] < 0.75 * history.epochs[0]["loss"]
 
 
 def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path) -> None:
@@ -197,7 +197,14 @@ def test_two_processes_train_together_when_one_has_no_objects(tmp_path: Path) ->
     command = [sys.executable, "-c", textwrap.dedent(DISTRIBUTED)]
     root = Path(__file__).parents[1]
     ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root) for rank in range(2)]
-    assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    try:
+        assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    losses = [epoch["loss"] for epoch in read_json(tmp_path / "run" / "history.json")]
+    assert min(losses) > 1  # the mean over both ranks, of which the first has nothing to find
     state = read_state(tmp_path / "run" / "last.pt", "cpu")["run"]
     assert state["step"] == 4 and isinstance(tiny.detector(), Detector)
 

@@ -43,7 +43,9 @@ def dataset(folder: Path, images: int = 8, objects: int = 2, strong: bool = True
 
 def plan(**changes: object) -> Plan:
     """Three epochs, of which the last is stage 2."""
-    recipe = Recipe(batch_size=2, lr=1e-3, backbone_lr=5e-4, weight_decay=1e-4, warmup_steps=2, ema_ramp=4)
+    recipe = Recipe(
+        batch_size=2, lr=1e-3, backbone_lr=5e-4, weight_decay=1e-4, warmup_steps=2, ema_decay=0.9, ema_ramp=4
+    )
     start = Plan(
         epochs=3, batch_size=2, size_hw=(SIDE, SIDE), recipe=recipe, strong_until_epoch=2, workers=0, save_every_s=0.0
     )
