@@ -226,6 +226,7 @@ class EnsembleParams(Params):
     workers: Whole = 2
     top_k: Count = 300  # detections per image
     min_score: Share = 0.01  # lower ones are never looked at again
+    allow_missing_images: bool = False  # of those where nothing at all is found; thresholds may empty an image
     thresholds: Literal["none", "global", "class", "class_group"] = "class"  # a group is day or night, by the file name
     folds: Annotated[int, Field(ge=2)] = 5  # parts of val: thresholds are fitted without a part and judged on it
     log: bool = True  # a line in submissions/log.csv
