@@ -285,7 +285,7 @@ class Fit:
     def enter_stage_2(self) -> None:
         """Strong augmentation has ended; go on from the best weights so far (D-FINE's two-stage schedule)."""
         wait_for_all(self.world)
-        if self.plan.best_into_stage_2 and (self.out / BEST_STATE).exists():
+        if self.plan.best_into_stage_2 and self.run.best_epoch >= 0:  # else nothing was validated, so none is the best
             self.run.load_weights_of(read_state(self.out / BEST_STATE, self.device))
         self.run.stage = 2
         self.save()

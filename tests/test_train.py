@@ -136,6 +136,17 @@ def test_time_that_runs_out_leaves_weights_and_the_run_goes_on_later(tmp_path: P
     assert train(tmp_path, "run", epochs=1, strong_until_epoch=None).finished
 
 
+def test_stage_2_without_validation_goes_on_from_where_stage_1_ended_stopped_or_not(tmp_path: Path) -> None:
+    def sitting(out: str, **changes: object) -> History:
+        return fit(
+            tiny.detector(), tiny.dataset(tmp_path / "train"), None, out=tmp_path / out, plan=tiny.plan(**changes)
+        )
+
+    whole = sitting("whole", epochs=2, strong_until_epoch=1)
+    assert not sitting("stopped", epochs=2, strong_until_epoch=1, max_minutes=0.0).finished
+    assert losses_of(sitting("stopped", epochs=2, strong_until_epoch=1)) == losses_of(whole)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_term_and_images(tmp_path: Path) -> None:
     detector = tiny.detector()
     torch.nn.init.constant_(detector.decoder.edges[2].layers[2].bias, float("nan"))
