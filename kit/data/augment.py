@@ -1,15 +1,17 @@
 """Augmentation: which part of which pictures is seen, how large, and in which colours.
 
-All geometry is chosen first and the pixels are resampled once, from the decoded picture straight to the place where
-they end up: zoom-out and IoU crop only move a window, a mosaic is four windows. Pixels and boxes go through the same
-whole-pixel rectangles, so boxes are exact, and they are never rounded. Everything drawn by chance comes from
-(seed, epoch, index): workers, batches and a resumed run do not matter.
+Along the axes all geometry is chosen first and the pixels are resampled once, from the decoded picture straight to the
+place where they end up: zoom-out and IoU crop only move a window, a mosaic is four windows. Pixels and boxes go through
+the same whole-pixel rectangles, so boxes are exact, and they are never rounded. What bends lines (kit.data.warps) comes
+before, all warps in one resampling. Everything drawn by chance comes from (seed, epoch, index): workers, batches and a
+resumed run do not matter.
 """
 
 import os
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
 
@@ -19,13 +21,28 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-Size = tuple[int, int]  # height, width in pixels
-Window = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of a picture; may reach outside of it
+from kit.data.optics import chromatic, vignetted
+from kit.data.outlines import Window
+from kit.data.picture import (
+    Picture,
+    Size,
+    areas,
+    flipped,
+    joined,
+    overlap_of,
+    quarter_turned,
+    scaled,
+    shifted,
+    vertically_flipped,
+    visible,
+    whole,
+)
+from kit.data.warps import Shape, Warp, random_fisheye, random_lens, random_radial, random_rotation, warp_picture
 
-MIN_SIDE_PX = 1.0  # a box with a shorter side is no target
-MIN_VISIBLE = 0.25  # share of a box's area that has to stay in the window; a box whose centre stays keeps at least that
 LEAST_IOU = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)  # of the SSD crop: one is drawn, 1 = no crop
 CROP_TRIALS = 40
+VIGNETTE = (0.2, 0.7)  # share of the light that is lost in the corners
+CHROMATIC = 0.003  # of the distance from the centre, to either side: 2 px in the corner of 1000 x 1000
 
 
 @dataclass(frozen=True)
@@ -35,19 +52,6 @@ class Draw:
     index: int
     epoch: int
     size_hw: Size
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image and its boxes on the way through the augmentation."""
-
-    image: np.ndarray  # (H, W, C) uint8
-    boxes_xyxy_px: np.ndarray  # (N, 4) float64
-    labels: np.ndarray  # (N,) int64
-
-    @property
-    def size_hw(self) -> Size:
-        return self.image.shape[0], self.image.shape[1]
 
 
 Load = Callable[[int], Picture]  # index in the data set -> the picture as it lies on the disk
@@ -64,8 +68,14 @@ class Recipe:
     flip: float = 0.0
     vertical_flip: float = 0.0
     rot90: float = 0.0  # one of the three quarter turns; exact, and natural for a camera that looks straight down
-    rotate: float = 0.0
+    rotate: float = 0.0  # around the optical centre
     rotate_deg: float = 0.0  # up to so far to either side; 180 is every direction
+    fisheye: float = 0.0  # a perspective picture as a fisheye would have seen it
+    lens: float = 0.0  # a fisheye picture as another fisheye lens would have drawn it
+    radial: float = 0.0  # barrel and pincushion distortion
+    vignette: float = 0.0
+    chromatic: float = 0.0  # aberration: red and blue a little larger or smaller than green
+    box_outline: Shape = "rectangle"  # what a box without an outline is taken for where it is bent
     mosaic: float = 0.0
     mosaic_scale: tuple[float, float] = (0.5, 1.0)  # of a tile's objects, 1 = as large as without mosaic
     mixup: float = 0.0  # of the pictures that are no mosaic
@@ -119,6 +129,12 @@ def train_policy(
     rot90: float = 0.0,
     rotate: float = 0.0,
     rotate_deg: float = 30.0,
+    fisheye: float = 0.0,
+    lens: float = 0.0,
+    radial: float = 0.0,
+    vignette: float = 0.0,
+    chromatic: float = 0.0,
+    box_outline: Shape = "rectangle",
     mosaic: float = 0.0,
     mosaic_scale: tuple[float, float] = (0.5, 1.0),
     mixup: float = 0.0,
@@ -136,6 +152,12 @@ def train_policy(
         iou_crop=iou_crop,
         rotate=rotate,
         rotate_deg=rotate_deg,
+        fisheye=fisheye,
+        lens=lens,
+        radial=radial,
+        vignette=vignette,
+        chromatic=chromatic,
+        box_outline=box_outline,
         mosaic=mosaic,
         mosaic_scale=mosaic_scale,
         mixup=mixup,
@@ -186,14 +208,13 @@ def mosaic(pictures: Iterable[Picture], size_hw: Size, recipe: Recipe, rng: np.r
     height, width = size_hw
     row, column = int(height * rng.uniform(0.3, 0.7)), int(width * rng.uniform(0.3, 0.7))
     quarters = [(0, 0, column, row), (column, 0, width, row), (0, row, column, height), (column, row, width, height)]
-    tiles, boxes = [], []
+    tiles = []
     for picture, (x0, y0, x1, y1) in zip(pictures, quarters, strict=True):
         window = tile_window(picture.size_hw, (y1 - y0, x1 - x0), size_hw, recipe.mosaic_scale, rng)
-        tiles.append(mirrored(render(picture, window, (y1 - y0, x1 - x0)), recipe, rng))
-        boxes.append(tiles[-1].boxes_xyxy_px + np.array([x0, y0, x0, y0]))
+        tiles.append(shifted(mirrored(render(picture, window, (y1 - y0, x1 - x0)), recipe, rng), x0, y0))
     upper, lower = (np.concatenate([tiles[k].image, tiles[k + 1].image], axis=1) for k in (0, 2))
     image = distorted(np.concatenate([upper, lower]), recipe.distort, rng)
-    return Picture(image, np.concatenate(boxes), np.concatenate([tile.labels for tile in tiles]))
+    return joined(tiles, image)
 
 
 def tile_window(
@@ -210,16 +231,10 @@ def tile_window(
 def mixed(one: Picture, other: Picture, share: float) -> Picture:
     """Both pictures shine through, and the objects of both count; share: of the first."""
     image = cv2.addWeighted(one.image, share, other.image, 1 - share, 0).reshape(one.image.shape)
-    boxes = np.concatenate([one.boxes_xyxy_px, other.boxes_xyxy_px])
-    return Picture(image, boxes, np.concatenate([one.labels, other.labels]))
+    return joined([one, other], image)
 
 
 # --- windows ---
-
-
-def whole(picture: Picture) -> Window:
-    height, width = picture.size_hw
-    return 0, 0, width, height
 
 
 def zoomed_out(window: Window, largest: float, rng: np.random.Generator) -> Window:
@@ -268,13 +283,6 @@ def iou_where_centred(crops_xyxy: np.ndarray, boxes_xyxy: np.ndarray) -> np.ndar
     return np.where(is_inside, intersection / union, 0.0)
 
 
-def areas(boxes_xyxy: np.ndarray) -> np.ndarray:
-    """(..., 4) -> (...)."""
-    sides: np.ndarray = boxes_xyxy[..., 2:] - boxes_xyxy[..., :2]  # (..., 2)
-    product: np.ndarray = sides[..., 0] * sides[..., 1]
-    return product
-
-
 # --- pixels and boxes together ---
 
 
@@ -297,11 +305,8 @@ def render(
         [(target[2] - target[0]) / (source[2] - source[0]), (target[3] - target[1]) / (source[3] - source[1])]
     )
     boxes = (picture.boxes_xyxy_px - np.tile(source[:2], 2)) * np.tile(scale, 2) + np.tile(target[:2], 2)
-    return visible(Picture(pasted(tile, target, size_hw), boxes, picture.labels), target)
-
-
-def overlap_of(a: Window, b: Window) -> Window:
-    return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    outlines = scaled(picture.outlines, scale, np.array(target[:2]) - scale * source[:2])
+    return visible(Picture(pasted(tile, target, size_hw), boxes, picture.labels, outlines), target)
 
 
 def place_on_canvas(source: Window, window: Window, size_hw: Size) -> Window:
@@ -348,23 +353,42 @@ def pasted(tile: np.ndarray, target: Window, size_hw: Size) -> np.ndarray:
     return canvas
 
 
-def visible(picture: Picture, window: Window) -> Picture:
-    """Boxes cut at the window; those of which too little is left are dropped."""
-    boxes = picture.boxes_xyxy_px
-    cut = boxes.clip(np.tile(window[:2], 2), np.tile(window[2:], 2))  # (N, 4)
-    stays = ((cut[:, 2:] - cut[:, :2]) >= MIN_SIDE_PX).all(axis=1) & (areas(cut) >= MIN_VISIBLE * areas(boxes))
-    return Picture(picture.image, cut[stays], picture.labels[stays])
-
-
 # --- turns and flips ---
 
 
 def turned(picture: Picture, recipe: Recipe, rng: np.random.Generator) -> Picture:
     if rng.random() < recipe.rot90:
         picture = quarter_turned(picture, int(rng.integers(1, 4)))
-    if rng.random() < recipe.rotate:
-        picture = rotated(picture, rng.uniform(-recipe.rotate_deg, recipe.rotate_deg))
+    return bent(picture, recipe, rng, keep_shapes=True)
+
+
+def bent(picture: Picture, recipe: Recipe, rng: np.random.Generator, keep_shapes: bool = False) -> Picture:
+    """Through other lenses and around their axis, all in one resampling; then with the faults of a lens.
+
+    keep_shapes: see `warp_picture`; what comes out is then for training, its outlines are not all known ones.
+    """
+    warp = drawn_warp(picture.size_hw, recipe, rng)
+    if warp is not None:
+        picture = warp_picture(picture, warp, recipe.box_outline, keep_shapes)
+    if happens(recipe.chromatic, rng):
+        picture = picture.with_image(chromatic(picture.image, rng.uniform(-CHROMATIC, CHROMATIC)))
+    if happens(recipe.vignette, rng):
+        picture = picture.with_image(vignetted(picture.image, rng.uniform(*VIGNETTE)))
     return picture
+
+
+def drawn_warp(size_hw: Size, recipe: Recipe, rng: np.random.Generator) -> Warp | None:
+    """The warps that chance has chosen, as one; None: none."""
+    kinds = ((recipe.fisheye, random_fisheye), (recipe.lens, random_lens), (recipe.radial, random_radial))
+    warps = [draw(size_hw, rng) for probability, draw in kinds if happens(probability, rng)]
+    if rng.random() < recipe.rotate:
+        warps.append(random_rotation(size_hw, rng, recipe.rotate_deg))
+    return reduce(Warp.then, warps) if warps else None
+
+
+def happens(probability: float, rng: np.random.Generator) -> bool:
+    """What is off draws nothing, so that the rest stays as it was without it."""
+    return probability > 0 and rng.random() < probability
 
 
 def mirrored(picture: Picture, recipe: Recipe, rng: np.random.Generator) -> Picture:
@@ -374,52 +398,3 @@ def mirrored(picture: Picture, recipe: Recipe, rng: np.random.Generator) -> Pict
     if rng.random() < recipe.vertical_flip:
         picture = vertically_flipped(picture)
     return picture
-
-
-def flipped(picture: Picture) -> Picture:
-    """Left becomes right."""
-    image = cv2.flip(picture.image, 1).reshape(picture.image.shape)
-    x0, y0, x1, y1 = picture.boxes_xyxy_px.T
-    width = picture.size_hw[1]
-    return Picture(image, np.stack([width - x1, y0, width - x0, y1], axis=1), picture.labels)
-
-
-def vertically_flipped(picture: Picture) -> Picture:
-    """Top becomes bottom."""
-    image = cv2.flip(picture.image, 0).reshape(picture.image.shape)
-    x0, y0, x1, y1 = picture.boxes_xyxy_px.T
-    height = picture.size_hw[0]
-    return Picture(image, np.stack([x0, height - y1, x1, height - y0], axis=1), picture.labels)
-
-
-def quarter_turned(picture: Picture, turns: int) -> Picture:
-    """Counter-clockwise, so many times; height and width change places at each turn."""
-    image, boxes = np.ascontiguousarray(np.rot90(picture.image, turns)), picture.boxes_xyxy_px
-    height, width = picture.size_hw
-    for _ in range(turns % 4):
-        x0, y0, x1, y1 = boxes.T
-        boxes = np.stack([y0, width - x1, y1, width - x0], axis=1)
-        height, width = width, height
-    return Picture(image, boxes, picture.labels)
-
-
-def rotated(picture: Picture, angle_deg: float) -> Picture:
-    """Counter-clockwise around the centre; the size stays and the corners that come in are black.
-
-    An object is taken for the ellipse in its box: the box around the rotated ellipse fits vehicles and people better
-    than the box around the rotated box, which grows by up to 1.41.
-    """
-    height, width = picture.size_hw
-    centre = np.array([width / 2, height / 2])
-    radians = np.deg2rad(angle_deg)
-    turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])  # y points down
-    shift = centre - 0.5 - turn @ (centre - 0.5)  # OpenCV puts (0, 0) at the centre of the first pixel
-    image = cv2.warpAffine(picture.image, np.column_stack([turn, shift]), (width, height), flags=cv2.INTER_LINEAR)
-
-    boxes = picture.boxes_xyxy_px
-    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 - centre) @ turn.T + centre  # (N, 2)
-    half = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (turn.T**2))  # (N, 2)
-    moved = Picture(
-        image.reshape(picture.image.shape), np.concatenate([middle - half, middle + half], axis=1), picture.labels
-    )
-    return visible(moved, whole(moved))

@@ -69,10 +69,11 @@ class Report:
 
 
 def read_checked(
-    annotations: Path | str, images: Path | str, allow_problems: bool = False, progress: Progress | None = None
+    annotations: Path | str, images: Path | str | None, allow_problems: bool = False, progress: Progress | None = None
 ) -> tuple[CocoFile, Report]:
-    """The door of the training: what is left without the problems, or ValueError with the report."""
-    coco, report = inspected(Path(annotations), Path(images), progress)
+    """The door of the training: what is left without the problems, or ValueError with the report. None as images
+    checks the annotations alone."""
+    coco, report = inspected(Path(annotations), None if images is None else Path(images), progress)
     if report.fatal and not allow_problems:
         raise ValueError(f"{report.table()}\nmend these, or go on without them by allow_problems = True")
     return clean(coco, report), report
@@ -305,20 +306,14 @@ def clean(coco: CocoFile, report: Report) -> CocoFile:
 
 
 def clean_record(record: Record) -> Record:
-    stays = ~np.logical_or.reduce([rule.finds(record) for rule in LEFT_OUT])
+    record = record.only(~np.logical_or.reduce([rule.finds(record) for rule in LEFT_OUT]))
     height, width = record.size_hw
-    corner, size = record.boxes_xywh_px[stays, :2], record.boxes_xywh_px[stays, 2:]
+    corner, size = record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, 2:]
     low, high = (xy.clip(0, [width, height]) for xy in (corner, corner + size))
     inside = ((low == corner) & (high == corner + size)).all(axis=1, keepdims=True)  # these keep their exact numbers
-    boxes = np.where(inside, record.boxes_xywh_px[stays], np.concatenate([low, high - low], axis=1))
-    return replace(
-        record,
-        boxes_xywh_px=boxes,
-        labels=record.labels[stays],
-        is_crowd=record.is_crowd[stays],
-        annotation_ids=record.annotation_ids[stays],
-        areas_px2=np.minimum(record.areas_px2[stays], np.where(inside[:, 0], np.inf, boxes[:, 2] * boxes[:, 3])),
-    )
+    boxes = np.where(inside, record.boxes_xywh_px, np.concatenate([low, high - low], axis=1))
+    areas = np.minimum(record.areas_px2, np.where(inside[:, 0], np.inf, boxes[:, 2] * boxes[:, 3]))
+    return replace(record, boxes_xywh_px=boxes, areas_px2=areas)
 
 
 def renumbered(records: Iterable[Record]) -> list[Record]:

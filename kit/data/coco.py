@@ -6,12 +6,13 @@ tolerant of what `kit.data.check` reports, so that one report can name everythin
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kit.data.outlines import Outline
 from kit.files import read_json, write_json
 
 UNKNOWN = -1  # label of an annotation whose category the file does not list
@@ -29,6 +30,24 @@ class Record:
     is_crowd: np.ndarray  # (N,) bool
     annotation_ids: np.ndarray  # (N,) int64; 0 where the file gives none
     areas_px2: np.ndarray  # (N,) float64, by which the evaluation tells small from large: of the mask, or of the box
+    outlines: list[Outline | None] | None = None  # N, as polygons of the file tell; None: none, of one or of all
+
+    def __post_init__(self) -> None:
+        if self.outlines is not None and len(self.outlines) != len(self.labels):
+            counts = f"{len(self.labels)} annotations and {len(self.outlines)} outlines"
+            raise ValueError(f"{self.file_name}: expected as many outlines as annotations, got {counts}; use only()")
+
+    def only(self, rows: np.ndarray) -> "Record":
+        """The image with these annotations alone; rows: (N,) bool, or indices."""
+        return replace(
+            self,
+            boxes_xywh_px=self.boxes_xywh_px[rows],
+            labels=self.labels[rows],
+            is_crowd=self.is_crowd[rows],
+            annotation_ids=self.annotation_ids[rows],
+            areas_px2=self.areas_px2[rows],
+            outlines=self.outlines and [self.outlines[row] for row in np.arange(len(self.labels))[rows]],
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,27 @@ def read_record(
         areas_px2=np.array(
             [number(each.get("area"), box[2] * box[3]) for each, box in zip(annotations, boxes, strict=True)]
         ),
+        outlines=outlines if any(outlines := [outline_of(each) for each in annotations]) else None,
     )
+
+
+def outline_of(annotation: Mapping[str, Any]) -> Outline | None:
+    """The polygons of an annotation; None where it has none that enclose anything (run lengths are not read)."""
+    parts = annotation.get("segmentation")
+    if not isinstance(parts, list) or annotation.get("iscrowd"):
+        return None
+    rings = [ring for part in parts if (ring := ring_of(part)) is not None]
+    return rings or None
+
+
+def ring_of(numbers: object) -> np.ndarray | None:
+    """x, y, x, y, ... of at least three points -> (P, 2); None where it is anything else."""
+    if not isinstance(numbers, list) or len(numbers) < 6 or len(numbers) % 2:
+        return None
+    if not all(isinstance(value, int | float) for value in numbers):
+        return None
+    ring = np.array(numbers, np.float64).reshape(-1, 2)
+    return ring if np.isfinite(ring).all() else None
 
 
 def four_numbers(box: object) -> list[float]:
@@ -156,10 +195,16 @@ def as_coco(coco: CocoFile) -> dict[str, Any]:
                 "area": float(record.areas_px2[row]),
                 "iscrowd": int(record.is_crowd[row]),
             }
+            | segmentation(record.outlines[row] if record.outlines else None)
             for row in range(len(record.labels))
         ]
     categories = [{"id": each, "name": name} for each, name in zip(coco.category_ids, coco.names, strict=True)]
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def segmentation(outline: Outline | None) -> dict[str, list[list[float]]]:
+    """The entry of an annotation; nothing where there is no outline."""
+    return {"segmentation": [ring.reshape(-1).tolist() for ring in outline]} if outline else {}
 
 
 def write_coco(
@@ -201,15 +246,15 @@ def name_of_part(annotations: Path) -> str:
     return annotations.name.removeprefix("instances_").removesuffix(".gz").removesuffix(".json")
 
 
-def find_split(folder: Path | str, name: str) -> Split:
-    """One part by its name; ValueError says what was looked for."""
+def find_split(folder: Path | str, name: str, needs_images: bool = True) -> Split:
+    """One part by its name; ValueError says what was looked for. Without need, the image folder may be missing."""
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected the folder of a COCO data set, found nothing; check the path")
     files = [folder / "annotations" / f"instances_{name}.json{ending}" for ending in ("", ".gz")]
     folders = [folder / "images" / name, folder / name]
     annotations = next((file for file in files if file.is_file()), None)
-    images = next((each for each in folders if each.is_dir()), None)
+    images = next((each for each in folders if each.is_dir()), None if needs_images else folders[0])
     if annotations is None or images is None:
         looked_for = files[:1] if annotations is None else folders
         found = ", ".join(sorted(each.name for each in folder.iterdir())) or "an empty folder"

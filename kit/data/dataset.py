@@ -15,8 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kit.boxes import Target
-from kit.data.augment import Draw, Picture, Policy, Size, plain_policy
+from kit.data.augment import Draw, Policy, plain_policy
 from kit.data.coco import CocoFile, Record
+from kit.data.outlines import Outline, hull
+from kit.data.picture import Picture, Size, areas
+
+SAME_BOX = 0.9  # IoU with its box from which an outline is believed
 
 
 @dataclass(frozen=True)
@@ -80,18 +84,45 @@ class CocoDataset(Dataset[Sample]):
                 f"{self.images / record.file_name}: expected height, width {record.size_hw} as in {self.coco.path}, "
                 f"got {image.shape[:2]}; run the check of the data set"
             )
-        boxes_xyxy_px, labels = targets_of(record)
-        return Picture(image, boxes_xyxy_px, labels)
+        return picture_of(record, image)
 
 
 def targets_of(record: Record) -> tuple[np.ndarray, np.ndarray]:
     """Boxes that a detector can learn, cut at the image: no crowd, no unknown class -> (N, 4) xyxy px, (N,)."""
+    boxes_xyxy_px, stays = _targets(record)
+    return boxes_xyxy_px[stays], record.labels[stays]
+
+
+def picture_of(record: Record, image: np.ndarray) -> Picture:
+    """The image with the same objects as `targets_of`, and the outlines of those whose outline tells the same box."""
+    boxes_xyxy_px, stays = _targets(record)
+    outlines = record.outlines and [
+        outline if stay and outline and tells_box(outline, box, record.size_hw) else None
+        for outline, box, stay in zip(record.outlines, boxes_xyxy_px, stays, strict=True)
+    ]
+    return Picture(image, boxes_xyxy_px, record.labels, outlines if any(outlines or ()) else None).only(stays)
+
+
+def _targets(record: Record) -> tuple[np.ndarray, np.ndarray]:
+    """All boxes, cut at the image (N, 4) xyxy px, and which of them are targets (N,) bool."""
     height, width = record.size_hw
     corner, size = record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, 2:]
     boxes_xyxy_px = np.concatenate([corner, corner + size], axis=1).clip(0, [width, height, width, height])  # (N, 4)
     has_area = (boxes_xyxy_px[:, 2:] > boxes_xyxy_px[:, :2]).all(axis=1)  # False for NaN too
-    stays = has_area & ~record.is_crowd & (record.labels >= 0)
-    return boxes_xyxy_px[stays], record.labels[stays]
+    return boxes_xyxy_px, has_area & ~record.is_crowd & (record.labels >= 0)
+
+
+def tells_box(outline: Outline, box_xyxy_px: np.ndarray, size_hw: Size) -> bool:
+    """Whether the hull of an outline, as far as it lies in the image, is the box, in the main.
+
+    Where boxes were drawn around whole objects and outlines only around what is to be seen of them, an outline that
+    told the box of a turned picture would change what a box means; then the box itself is turned.
+    """
+    around = hull(outline).clip(0, [size_hw[1], size_hw[0]] * 2)
+    overlap = np.minimum(around[2:], box_xyxy_px[2:]) - np.maximum(around[:2], box_xyxy_px[:2])
+    intersection = overlap.clip(min=0).prod()
+    union = areas(around) + areas(box_xyxy_px) - intersection
+    return bool(intersection >= SAME_BOX * union)
 
 
 def normalised(boxes_xyxy_px: np.ndarray, size_hw: Size) -> Tensor:

@@ -6,25 +6,24 @@ from PIL import Image
 
 from kit.data.augment import (
     Draw,
-    Picture,
     Recipe,
-    flipped,
+    bent,
+    drawn_warp,
+    happens,
     iou_crop,
     mixed,
     mosaic,
     multi_scale_sizes,
     photometric_distort,
     plain_policy,
-    quarter_turned,
     render,
     resized,
-    rotated,
     single,
     train_policy,
-    vertically_flipped,
-    visible,
-    whole,
 )
+from kit.data.outlines import box_rings, hull
+from kit.data.picture import Picture, flipped, quarter_turned, vertically_flipped, visible, whole
+from kit.data.warps import random_fisheye, random_radial, random_rotation, rotation, warp_picture
 
 GEOMETRIES = {
     "plain": Recipe(),
@@ -35,7 +34,8 @@ GEOMETRIES = {
     "IoU crop": Recipe(iou_crop=1.0),
     "all": Recipe(flip=0.5, vertical_flip=0.5, rot90=0.5, zoom_out=0.5, zoom_out_max=2.0, iou_crop=0.8),
 }
-EVERYTHING = train_policy(9, mosaic=0.5, mixup=0.5, vertical_flip=0.5, rot90=0.5, rotate=0.5, rotate_deg=180)
+BENDING = {"fisheye": 0.4, "lens": 0.4, "radial": 0.4, "vignette": 0.4, "chromatic": 0.4}
+EVERYTHING = train_policy(9, mosaic=0.5, mixup=0.5, vertical_flip=0.5, rot90=0.5, rotate=0.5, rotate_deg=180, **BENDING)
 
 
 def picture_of(box_xyxy_px, size_hw, channel=0, channels=3):
@@ -91,13 +91,14 @@ def test_a_rotated_ellipse_fits_its_rotated_box(angle_deg):
     y, x = np.mgrid[:500, :640] + 0.5
     inside = ((x - 300) / 120) ** 2 + ((y - 260) / 60) ** 2 <= 1
     image = np.repeat(inside[..., None].astype(np.uint8) * 255, 3, axis=2)
-    result = rotated(Picture(image, np.array([[180.0, 200, 420, 320]]), np.array([0])), angle_deg)
+    picture = Picture(image, np.array([[180.0, 200, 420, 320]]), np.array([0]))
+    result = warp_picture(picture, rotation(angle_deg, (500, 640)), "ellipse")
     assert iou(result.boxes_xyxy_px[0], box_of_bright(result.image[..., 0])) >= 0.97
 
 
 def test_a_rotation_by_90_degrees_is_the_quarter_turn():
     picture = picture_of([40, 10, 90, 30], (100, 100))
-    by_angle, exact = rotated(picture, 90), quarter_turned(picture, 1)
+    by_angle, exact = warp_picture(picture, rotation(90, (100, 100))), quarter_turned(picture, 1)
     assert np.array_equal(by_angle.image, exact.image)
     assert np.allclose(by_angle.boxes_xyxy_px, exact.boxes_xyxy_px)
 
@@ -142,12 +143,71 @@ def test_images_without_boxes_go_through_everything(channels, seed):
 
 def test_the_same_draw_gives_the_same_picture_and_another_epoch_another():
     pictures = [random_picture(np.random.default_rng(k), channel=k % 3) for k in range(6)]
-    draws = [Draw(index, epoch, (128, 128)) for index in range(6) for epoch in range(6)]
+    draws = [Draw(index, epoch, (128, 128)) for index in range(6) for epoch in range(3)]
     first = [EVERYTHING(pictures.__getitem__, 6, draw, 3) for draw in draws]
     again = [EVERYTHING(pictures.__getitem__, 6, draw, 3) for draw in reversed(draws)][::-1]
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.image, b.image) and np.array_equal(a.boxes_xyxy_px, b.boxes_xyxy_px)
     assert len({a.image.tobytes() for a in first}) == len(first)
+
+
+@pytest.mark.parametrize("name", ["fisheye", "lens", "radial", "vignette", "chromatic", "rotate"])
+def test_each_of_the_lens_knobs_turns_something_and_off_draws_nothing(name):
+    colourful = random_picture(np.random.default_rng(0), channel=0)
+    colourful.image[..., 2] = colourful.image[..., 0][::-1] // 2 + 60
+    draw, still = Draw(0, 0, (96, 128)), {"photometric": 0.0, "zoom_out": 0.0, "iou_crop": 0.0, "flip": 0.0}
+    plain, off, on = (
+        train_policy(1, **still, **knobs)(lambda _: colourful, 1, draw, 7).image
+        for knobs in ({}, {name: 0.0}, {name: 1.0})
+    )
+    assert np.array_equal(plain, off) and not np.array_equal(plain, on)
+
+
+def test_what_is_off_leaves_the_random_numbers_of_the_rest_alone():
+    rng, untouched = np.random.default_rng(3), np.random.default_rng(3)
+    assert not happens(0.0, rng) and rng.random() == untouched.random()
+
+
+def test_warps_are_composed_and_resampled_once():
+    recipe = Recipe(fisheye=1.0, radial=1.0, rotate=1.0, rotate_deg=20.0)
+    warp = drawn_warp((300, 400), recipe, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    one_by_one = [rng.random() is None or make((300, 400), rng) for make in (random_fisheye, random_radial)]
+    rng.random()
+    last = random_rotation((300, 400), rng, 20.0)
+    points = np.array([[200.0, 150], [120, 90]])
+    expected = last.to_target(one_by_one[1].to_target(one_by_one[0].to_target(points)))
+    assert np.allclose(warp.to_target(points), expected)
+    assert drawn_warp((300, 400), Recipe(), np.random.default_rng(0)) is None
+
+
+def test_a_turned_box_that_is_cut_afterwards_is_as_tight_as_its_outline_would_be():
+    """A box is taken for the ellipse in it: above a chord this is narrower than the box."""
+    recipe = Recipe(rotate=1.0, rotate_deg=0.0, box_outline="ellipse")
+    turned_picture = bent(
+        picture_of([100, 100, 200, 200], (300, 300)), recipe, np.random.default_rng(0), keep_shapes=True
+    )
+    result = render(turned_picture, (100, 100, 250, 140), (40, 150))
+    half = np.sqrt(50**2 - 10**2)  # of the circle's chord, 10 px above its middle
+    assert result.boxes_xyxy_px[0] == pytest.approx([50 - half, 0, 50 + half, 40], abs=0.2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_outlines_go_through_the_training_with_their_boxes(seed):
+    rng = np.random.default_rng(seed)
+    pictures = [random_picture(rng, channel=k % 3) for k in range(4)]
+    outlined = [
+        Picture(each.image, each.boxes_xyxy_px, each.labels, [[box_rings(each.boxes_xyxy_px)[0]]]) for each in pictures
+    ]
+    policy, draws = (
+        train_policy(9, mosaic=0.5, mixup=0.5, vertical_flip=0.5, rot90=0.5),
+        [Draw(k, 0, (96, 128)) for k in range(4)],
+    )
+    for draw in draws:
+        bare, with_outlines = (policy(each.__getitem__, 4, draw, seed) for each in (pictures, outlined))
+        assert np.array_equal(bare.image, with_outlines.image) and bare.outlines is None
+        assert np.allclose(bare.boxes_xyxy_px, with_outlines.boxes_xyxy_px, atol=0.02)
+        assert np.allclose([hull(each) for each in with_outlines.outlines], with_outlines.boxes_xyxy_px, atol=0.05)
 
 
 def test_phases_change_at_their_epochs():

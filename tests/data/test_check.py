@@ -203,6 +203,7 @@ def test_progress_counts_the_images(data):
 def test_the_file_can_be_checked_without_its_images(data):
     path, _ = data([box(1, bbox=(1, 1, 0, 0))])
     assert found(check_dataset(path, None)) == {"box without area": 1}
+    assert read_checked(path, None, allow_problems=True)[0].records[0].labels.tolist() == []
 
 
 def test_the_command_tells_by_its_exit_code_and_writes_json(data, tmp_path, capsys):

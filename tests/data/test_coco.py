@@ -1,9 +1,11 @@
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from kit.data.check import clean_record
 from kit.data.coco import UNKNOWN, as_coco, find_dataset, find_split, parse_coco, read_coco, write_coco
 from kit.files import read_json
 
@@ -71,6 +73,55 @@ def test_what_the_check_reports_is_read_and_marked(tmp_path):
     assert record.labels.tolist() == [UNKNOWN, 2, 2, 0, 2]
     assert np.isnan(record.boxes_xywh_px).any(axis=1).tolist() == [False, True, True, True, False]
     assert record.annotation_ids.tolist() == [1, 2, 2, 0, 6] and record.is_crowd.tolist() == [False] * 4 + [True]
+
+
+POLYGON = [1.5, 2, 8, 2, 8.25, 9]
+RUN_LENGTHS = {"size": [20, 40], "counts": [5, 3, 792]}
+
+
+def test_polygons_are_read_and_written_back_as_they_stand(tmp_path):
+    two = annotation(id=1, segmentation=[POLYGON, [0, 0, 4, 0, 4, 3]])
+    coco = read_coco(write_file(tmp_path / "x.json", [two, annotation(id=2)]))
+    first, second = coco.records[1].outlines
+    assert [ring.tolist() for ring in first] == [[[1.5, 2], [8, 2], [8.25, 9]], [[0, 0], [4, 0], [4, 3]]]
+    assert second is None and coco.records[0].outlines is None
+    written = as_coco(coco)["annotations"]
+    assert written[0]["segmentation"] == [POLYGON, [0, 0, 4, 0, 4, 3]] and "segmentation" not in written[1]
+
+
+@pytest.mark.parametrize(
+    "nothing", [RUN_LENGTHS, None, [], "x", [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, "4", 5, 6]], [3, 4]]
+)
+def test_what_is_no_polygon_is_no_outline(tmp_path, nothing):
+    coco = read_coco(write_file(tmp_path / "x.json", [annotation(id=1, segmentation=nothing)]))
+    assert coco.records[1].outlines is None
+
+
+def test_a_polygon_with_a_nan_is_no_outline_and_a_crowd_has_none(tmp_path):
+    broken = annotation(id=1, segmentation=[[1, 2, float("nan"), 4, 5, 6], POLYGON])
+    crowd = annotation(id=2, iscrowd=1, segmentation=[POLYGON])
+    outlines = read_coco(write_file(tmp_path / "x.json", [broken, crowd])).records[1].outlines
+    assert [ring.shape for ring in outlines[0]] == [(3, 2)] and outlines[1] is None
+
+
+def test_rows_of_a_record_are_selected_together(tmp_path):
+    annotations = [annotation(category_id=each, id=n) for n, each in enumerate((90, 0, 13), 1)]
+    annotations[2]["segmentation"] = [POLYGON]
+    record = read_coco(write_file(tmp_path / "x.json", annotations)).records[1]
+    for rows in (np.array([False, True, True]), np.array([1, 2])):
+        only = record.only(rows)
+        assert only.annotation_ids.tolist() == [2, 3] and only.labels.tolist() == [0, 1]
+        assert only.outlines[0] is None and only.outlines[1][0].shape == (3, 2) and len(only.areas_px2) == 2
+    with pytest.raises(ValueError, match=r"b\.jpg: expected as many outlines as annotations, got 2 annotations and 3"):
+        replace(record, labels=record.labels[:2])
+
+
+def test_outlines_stay_with_their_annotations_when_the_check_takes_others_away(tmp_path):
+    broken, bare = annotation(bbox=(1, 2, 0, 3), id=1, segmentation=[POLYGON]), annotation(id=2)
+    whole = annotation(bbox=(2, 3, 4, 5), id=3, segmentation=[[2, 3, 6, 3, 6, 8]])
+    cleaned = clean_record(read_coco(write_file(tmp_path / "x.json", [broken, bare, whole])).records[1])
+    assert cleaned.annotation_ids.tolist() == [2, 3] and cleaned.outlines[0] is None
+    assert cleaned.outlines[1][0].tolist() == [[2, 3], [6, 3], [6, 8]]
 
 
 def test_a_list_of_images_alone_is_enough(tmp_path):
@@ -151,3 +202,9 @@ def test_what_was_looked_for_and_found_is_said(tmp_path):
     write_file(tmp_path / "annotations/instances_val.json")
     with pytest.raises(ValueError, match=r"expected .*images/val or .*val, found annotations, pictures"):
         find_split(tmp_path, "val")
+
+
+def test_annotations_may_stand_without_images_where_none_are_needed(tmp_path):
+    write_file(tmp_path / "annotations/instances_val.json")
+    split = find_split(tmp_path, "val", needs_images=False)
+    assert split.annotations.is_file() and split.images == tmp_path / "images/val"

@@ -7,16 +7,19 @@ import torch
 from PIL import Image
 
 from kit.data.augment import Draw, plain_policy, train_policy
-from kit.data.coco import read_coco
+from kit.data.coco import Record, read_coco
 from kit.data.dataset import (
     CocoDataset,
     Sample,
     TrainSampler,
     collate,
+    picture_of,
     read_image,
+    targets_of,
     train_loader,
     val_loader,
 )
+from kit.data.warps import rotation, warp_picture
 
 SIZES = [(32, 32), (64, 64)]
 PLAIN = plain_policy()
@@ -180,6 +183,60 @@ def test_all_channel_counts_go_through_the_strong_policy(dataset, channels):
     data = dataset(strong(), channels=channels)
     samples = [data[Draw(index, epoch, (64, 64))] for index in range(7) for epoch in range(3)]
     assert {sample.image.shape for sample in samples} == {(channels, 64, 64)}
+
+
+# --- outlines ---
+
+
+def record_of(boxes, outlines, **more):
+    count = len(boxes)
+    values = {
+        "labels": np.arange(count),
+        "is_crowd": np.zeros(count, bool),
+        "annotation_ids": np.arange(1, count + 1),
+        "areas_px2": np.ones(count),
+    }
+    return Record(1, "x.png", (40, 50), np.array(boxes, float).reshape(-1, 4), outlines=outlines, **(values | more))
+
+
+def test_outlines_stay_with_their_objects_when_some_are_no_targets():
+    square = [np.array([[0.0, 0], [10, 0], [10, 10], [0, 10]])]
+    moved = [square[0] + 20]
+    record = record_of(
+        [[0, 0, 10, 10], [5, 5, 0, 3], [20, 20, 10, 10], [1, 1, 8, 8]],
+        [square, square, moved, None],
+        is_crowd=np.array([True, False, False, False]),
+    )
+    picture = picture_of(record, np.zeros((40, 50, 3), np.uint8))
+    assert picture.labels.tolist() == [2, 3] and picture.outlines[0] is moved and picture.outlines[1] is None
+    assert [each.tolist() for each in targets_of(record)] == [picture.boxes_xyxy_px.tolist(), [2, 3]]
+
+
+def test_an_outline_that_tells_another_box_is_not_believed():
+    ring = np.array([[0.0, 0], [10, 0], [10, 10], [0, 10]])
+    for height, believed in ((11, True), (12, False)):  # IoU 0.91 and 0.83
+        picture = picture_of(record_of([[0, 0, 10, height]], [[ring]]), np.zeros((40, 50, 3), np.uint8))
+        assert (picture.outlines is not None) == believed
+
+
+def test_an_outline_that_leaves_the_image_is_compared_inside_of_it():
+    ring = np.array([[-30.0, 0], [10, 0], [10, 10], [-30, 10]])
+    picture = picture_of(record_of([[0, 0, 10, 10]], [[ring]]), np.zeros((40, 50, 3), np.uint8))
+    assert picture.outlines is not None
+
+
+def test_polygons_of_a_file_bend_with_the_training_picture(dataset, tmp_path):
+    content = json.loads((tmp_path / "x.json").read_text())
+    diamond = [25, 5, 40, 20, 25, 35, 10, 20]
+    content["annotations"] = [
+        {"id": 1, "image_id": 0, "category_id": 5, "bbox": [10, 5, 30, 30], "segmentation": [diamond]},
+        {"id": 2, "image_id": 10, "category_id": 5, "bbox": [10, 5, 30, 30]},
+    ]
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    data = dataset()
+    bent = [warp_picture(data.load(index), rotation(45, (40, 50)), "rectangle") for index in (0, 1)]
+    widths = [picture.boxes_xyxy_px[0, 2] - picture.boxes_xyxy_px[0, 0] for picture in bent]
+    assert widths == pytest.approx([30 / 2**0.5, 30 * 2**0.5], abs=0.05)
 
 
 # --- reading images ---

@@ -1,7 +1,20 @@
 import numpy as np
 import pytest
 
-from kit.data.fisheye import EQUIDISTANT, EQUISOLID, STEREOGRAPHIC, Camera, Lens, Projection, looking_down
+from kit.data.fisheye import (
+    EQUIDISTANT,
+    EQUISOLID,
+    ORTHOGRAPHIC,
+    RECTILINEAR,
+    STEREOGRAPHIC,
+    Camera,
+    Lens,
+    Projection,
+    fisheye_lens,
+    looking_down,
+    pinhole,
+    tilted,
+)
 
 
 def tilted_camera(projection: Projection = EQUIDISTANT) -> Camera:
@@ -50,3 +63,29 @@ def test_the_sky_has_no_ground():
 def test_rotation_keeps_lengths_and_hands():
     rotation = looking_down(0.4, 2.0)
     assert np.allclose(rotation @ rotation.T, np.eye(3)) and np.isclose(np.linalg.det(rotation), 1.0)
+
+
+def test_image_points_become_rays_and_come_back_through_every_projection():
+    points_px = np.random.default_rng(0).uniform(200, 420, (50, 2))
+    for projection in (EQUIDISTANT, EQUISOLID, STEREOGRAPHIC, ORTHOGRAPHIC, RECTILINEAR):
+        lens = Lens(projection, 250.0, (310.0, 330.0), 1.4)
+        rays = lens.rays(points_px)
+        assert np.allclose(np.linalg.norm(rays, axis=1), 1) and np.allclose(lens.project(3 * rays), points_px)
+
+
+def test_fields_are_those_of_the_picture():
+    side, edge = pinhole((200, 400), 90), fisheye_lens(EQUISOLID, (200, 400), 160)
+    assert np.allclose(side.project(np.array([[1.0, 0, 1]])), [[400, 100]])  # 45 degrees: the right side
+    angle = np.deg2rad(80)
+    assert np.allclose(edge.project(np.array([[0, np.sin(angle), np.cos(angle)]])), [[200, 200]])  # the lower side
+
+
+def test_a_field_beyond_the_law_of_the_lens_is_refused():
+    with pytest.raises(ValueError, match=r"orthographic lens: expected .* in \(0, 1\.571\], got 100 and 1\.7; narrow"):
+        Lens(ORTHOGRAPHIC, 100.0, (0.0, 0.0), 1.7)
+
+
+def test_a_tilt_takes_the_axis_to_where_it_says():
+    axis = tilted(0.5, 0.0) @ np.array([0.0, 0, 1])
+    assert np.allclose(axis, [np.sin(0.5), 0, np.cos(0.5)])
+    assert np.allclose(tilted(0.5, 2.0) @ tilted(-0.5, 2.0), np.eye(3))
