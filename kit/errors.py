@@ -64,7 +64,7 @@ def find_errors(
     kept = _match_kept(
         tables, limit_table(thresholds, tables.image_ids, tables.category_ids, groups), iou, max_per_class_image
     )
-    overlaps = _overlaps(tables, kept.rows, np.flatnonzero(~truths.is_crowd), LEAST_IOU)
+    overlaps = find_overlaps(tables, kept.rows, np.flatnonzero(~truths.is_crowd), LEAST_IOU)
     outcome, own_iou, other = _detection_causes(tables, kept, overlaps, iou)
     truth_outcome, truth_other = _truth_causes(tables, kept, overlaps, iou)
     counted_as, truth_counted_as = _one_to_one(tables, kept, iou)
@@ -123,7 +123,7 @@ class Overlaps:
     pairs: Pairs  # the same by places among the chosen
 
 
-def _overlaps(tables: Tables, rows: np.ndarray, truth_rows: np.ndarray, min_iou: float) -> Overlaps:
+def find_overlaps(tables: Tables, rows: np.ndarray, truth_rows: np.ndarray, min_iou: float) -> Overlaps:
     """Of these detections with these annotations: all are given one class, and paired."""
     truths, detections = tables.truths, tables.detections
     some_detections = replace(
@@ -197,7 +197,7 @@ def _one_to_one(tables: Tables, kept: Kept, iou: float) -> tuple[np.ndarray, np.
     """
     truth_label, label, background = tables.truths.label, tables.detections.label[kept.rows], len(tables.names)
     false, missed = np.flatnonzero(kept.taken < 0), np.flatnonzero(~kept.found & ~tables.truths.is_crowd)
-    pairs = _overlaps(tables, kept.rows[false], missed, iou).pairs
+    pairs = find_overlaps(tables, kept.rows[false], missed, iou).pairs
     nothing = np.zeros(len(missed), dtype=bool)
     matched = match_greedily(pairs, nothing, nothing, np.array([iou]))[:, 0]
     detection, truth = false[pairs.rows[matched >= 0]], missed[matched[matched >= 0]]

@@ -5,20 +5,17 @@ import datetime
 import io
 import json
 import math
-import re
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from kit.files import atomic, read_bytes, read_json, write_text
 
 KEYS = ("image_id", "category_id", "bbox", "score")
-TRACK4_NAME = re.compile(r"camera(\d+)_([MAEN])_(\d+)\.(?:png|jpg|jpeg)")
-TRACK4_CATEGORY_IDS = (0, 1, 2, 3, 4)  # Bus, Bike, Car, Pedestrian, Truck
 TOLERANCE_PX = 0.01  # by which a box may reach over the edge: rounding of x + w
 EXAMPLES = 3  # of each kind of problem
 LARGEST_FILE_MIB = 1024
@@ -30,6 +27,7 @@ UNREADABLE = (
     RuntimeError,
     NotImplementedError,
 )  # damaged, encrypted
+Images = Sequence[Mapping[str, Any]]  # entries of a COCO file: id, file_name, width, height
 LOG_COLUMNS = ("date", "commit", "params", "local_score", "public_score", "note")
 
 
@@ -44,46 +42,23 @@ class Rules:
     allow_missing_images: bool = False  # an image without any detection
 
 
-def coco_rules(images: Iterable[Mapping[str, Any]], category_ids: Sequence[int], **limits: Any) -> Rules:
-    """images: entries of a COCO file (id, width, height); limits: the last three fields of Rules."""
+@dataclass(frozen=True)
+class Competition:
+    """All that differs between competitions; kit/competitions/ has one page for each."""
+
+    name: str
+    areas: Mapping[str, tuple[float, float]]  # what it calls small, medium and large, in square pixels
+    view_pattern: str | None  # how file names tell camera and time of day, as kit.data.views.view_of takes it
+    select_by: Literal["ap", "f1"]  # the metric that counts
+    file_ending: str  # of the file that is sent
+    rules: Callable[..., Rules]  # (images, category_ids of the data, **limits of Rules) -> what the file must keep to
+    write: Callable[[Path | str, list[dict[str, Any]], Images, Rules], Path]  # COCO results, checked, to the file
+    read: Callable[[Path | str, Images], Any]  # and back
+
+
+def rules_of(images: Images, category_ids: Sequence[int], **limits: Any) -> Rules:
+    """The ids of the data as they are; limits: the last three fields of Rules."""
     return Rules({image["id"]: (image["height"], image["width"]) for image in images}, category_ids, **limits)
-
-
-def track4_rules(images: Sequence[Mapping[str, Any]], **limits: Any) -> Rules:
-    """As coco_rules, and each image id must be the one its file name gives."""
-    ids = track4_image_ids([image["file_name"] for image in images])
-    wrong = [image for image in images if image["id"] != ids[image["file_name"]]]
-    if wrong:
-        name, got = wrong[0]["file_name"], wrong[0]["id"]
-        raise ValueError(
-            f"{len(wrong)} image ids are not those of Track 4: {name} must have {ids[name]}, got {got}; "
-            "number the images with track4_image_ids"
-        )
-    return coco_rules(images, TRACK4_CATEGORY_IDS, **limits)
-
-
-def track4_image_id(file_name: str) -> int:
-    """camera{C}_{S}_{F}.png -> the digits of camera, scene (M 0, A 1, E 2, N 3) and frame, one after the other."""
-    found = TRACK4_NAME.fullmatch(PurePath(file_name).name)
-    if not found:
-        raise ValueError(f"file name must be camera<C>_<M, A, E or N>_<F>.png, got {file_name!r}")
-    camera, scene, frame = found.groups()
-    return int(f"{camera}{'MAEN'.index(scene)}{frame}")
-
-
-def track4_image_ids(file_names: Iterable[str]) -> dict[str, int]:
-    """The id of each file; the rule gives some pairs of names one id, and such a list is refused."""
-    ids: dict[str, int] = {}
-    name_of: dict[int, str] = {}
-    for file_name in file_names:
-        image_id = ids[file_name] = track4_image_id(file_name)
-        other = name_of.setdefault(image_id, file_name)
-        if other != file_name:
-            raise ValueError(
-                f"image ids must be unique: {other} and {file_name} both give {image_id} under the Track-4 rule; "
-                "leave one out, or ask the organisers"
-            )
-    return ids
 
 
 def tidy(predictions: Sequence[Mapping[str, Any]], rules: Rules) -> list[dict[str, Any]]:
@@ -267,9 +242,7 @@ def write_submission(
     member = f"{path.stem}.json" if member is None else member
     if path.suffix != ".zip" or not _is_member_name(member):
         raise ValueError(f"expected a path ending in .zip and a plain .json name inside, got {path} and {member!r}")
-    reasons = validate(predictions, rules)
-    if reasons:
-        raise ValueError(f"{path}: not written, {len(reasons)} reasons:\n  " + "\n  ".join(reasons))
+    refuse_invalid(path, predictions, rules)
     entries = [{key: entry[key] for key in KEYS} for entry in predictions]
     data = json.dumps(entries, separators=(",", ":"), allow_nan=False).encode()
     information = zipfile.ZipInfo(member, date_time=(1980, 1, 1, 0, 0, 0))  # no clock in the bytes
@@ -282,6 +255,13 @@ def write_submission(
         if _unzip(temporary.read_bytes()) != data:
             raise OSError(f"{path}: what was written reads back differently; is the disk sound?")
     return path
+
+
+def refuse_invalid(path: Path | str, predictions: list[dict[str, Any]], rules: Rules) -> None:
+    """ValueError with every reason; path only names the file that was to be."""
+    reasons = validate(predictions, rules)
+    if reasons:
+        raise ValueError(f"{path}: not written, {len(reasons)} reasons:\n  " + "\n  ".join(reasons))
 
 
 def append_log(

@@ -7,12 +7,9 @@ import pytest
 from kit.submission import (
     Rules,
     append_log,
-    coco_rules,
     read_submission,
+    rules_of,
     tidy,
-    track4_image_id,
-    track4_image_ids,
-    track4_rules,
     validate,
     validate_file,
     write_submission,
@@ -29,44 +26,6 @@ def valid():
     return [entry(), entry(image_id=2, category_id=1, score=1)]
 
 
-# The Track-4 rule.
-
-
-@pytest.mark.parametrize(
-    ("name", "image_id"),
-    [
-        ("camera3_A_87.png", 3187),
-        ("camera1_M_0.jpg", 100),
-        ("val/camera29_N_401.png", 293401),
-        ("camera1_E_007.png", 12007),
-    ],
-)
-def test_an_image_id_is_camera_scene_and_frame_in_digits(name, image_id):
-    assert track4_image_id(name) == image_id
-
-
-@pytest.mark.parametrize(
-    "name", ["camera3_B_87.png", "camera_A_87.png", "camera3_A_87", "3_A_87.png", "camera3_A_8x.png"]
-)
-def test_another_name_has_no_image_id(name):
-    with pytest.raises(ValueError, match="file name must be camera"):
-        track4_image_id(name)
-
-
-def test_two_names_with_one_id_are_refused_with_both_names():
-    with pytest.raises(ValueError, match=r"camera1_M_12\.png and camera10_A_2\.png both give 1012"):
-        track4_image_ids(["camera1_M_12.png", "camera1_M_13.png", "camera10_A_2.png"])
-
-
-def test_track4_rules_want_the_ids_of_the_file_names():
-    images = [{"id": 3187, "file_name": "camera3_A_87.png", "width": 200, "height": 100}]
-    assert track4_rules(images, allow_missing_images=True) == Rules(
-        {3187: (100, 200)}, (0, 1, 2, 3, 4), 100, None, True
-    )
-    with pytest.raises(ValueError, match=r"camera3_A_87\.png must have 3187, got 5"):
-        track4_rules([images[0] | {"id": 5}])
-
-
 # Validation.
 
 
@@ -75,7 +34,7 @@ def test_a_sound_list_has_no_reason_against_it():
 
 
 def test_category_ids_are_those_of_the_file_whatever_their_numbers():
-    rules = coco_rules([{"id": 1, "width": 200, "height": 100}], [17, 90])
+    rules = rules_of([{"id": 1, "width": 200, "height": 100}], [17, 90])
     assert validate([entry(category_id=90)], rules) == []
     assert "category_id must be one of the competition, got 0" in validate([entry()], rules)[0]
 

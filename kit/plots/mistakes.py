@@ -73,15 +73,19 @@ def stacked(axes: Axes, table: pd.DataFrame, heading: str) -> None:
 
 
 def plot_scores_by(errors: Errors) -> Figure:
-    """Precision and recall above the thresholds, for each class, size and distance from the image centre."""
-    figure, axes = panels(1, len(VIEWS), (11, 3.4), sharey=True)
-    for axis, (view, heading) in zip(axes[0], VIEWS.items(), strict=True):
+    """Precision and recall above the thresholds, by class, size, distance from the centre, and group if several."""
+    has_groups = "group" in errors.truths and errors.truths["group"].nunique() > 1
+    views = VIEWS | ({"group": "by time of day"} if has_groups else {})
+    figure, axes = panels(1, len(views), (13, 3.4), sharey=True)
+    for axis, (view, heading) in zip(axes[0], views.items(), strict=True):
+        heading, _, scale = heading.partition(" (")
         table = busiest(scores_by(errors, view))
         places = np.arange(len(table))
         axis.bar(places - 0.2, table["precision"], 0.38, color=PALETTE[6], label="precision")
         axis.bar(places + 0.2, table["recall"], 0.38, color=PALETTE[1], label="recall")
         axis.set_xticks(places, [str(name) for name in table.index], rotation=0 if len(table) < 7 else 90)
-        tidy(axis, heading.capitalize())
+        tidy(axis, heading.capitalize(), x=scale.rstrip(")"))
+        axis.tick_params(axis="x", labelsize=7)
         axis.set_ylim(0, 1)
         axis.grid(visible=False, axis="x")
     handles, words = axes[0, 0].get_legend_handles_labels()

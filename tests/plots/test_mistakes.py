@@ -77,3 +77,14 @@ def test_no_errors_can_be_drawn(dataset):
     perfect = find_errors([entry | {"score": 1.0} for entry in truths["annotations"]], truths, 0.5)
     for figure in (plot_error_causes(perfect), plot_scores_by(perfect), plot_confusion(confusion_matrix(perfect))):
         figure.canvas.draw()
+
+
+@pytest.mark.parametrize(("groups", "panels"), [({5: "night", 6: "day"}, 4), ({5: "day", 6: "day"}, 3), (None, 3)])
+def test_precision_and_recall_are_shown_by_group_where_there_are_several(dataset, groups, panels):
+    truths = as_coco(dataset.coco)
+    other = {"id": 6, "file_name": "b.png", "height": 100, "width": 100}
+    car = truths["annotations"][0] | {"id": 9, "image_id": 6}
+    truths |= {"images": [*truths["images"], other], "annotations": [*truths["annotations"], car]}
+    figure = plot_scores_by(find_errors([], truths, 0.5, groups))
+    headings = [axes.get_title(loc="left") for axes in figure.axes]
+    assert headings == ["By class", "By size", "By distance from the centre", "By time of day"][:panels]
