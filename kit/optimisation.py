@@ -62,6 +62,7 @@ class Plan:
     classification: Literal["vfl", "mal"] = "vfl"
     select_by: Literal["ap", "f1"] = "ap"
     val_every: int = 1
+    keep_epochs: bool = False  # the average after each epoch, as epoch_1.pt, epoch_2.pt, ...
     patience: int | None = None
     max_minutes: float | None = None
     save_every_s: float = 60.0

@@ -1,5 +1,6 @@
 """Training: one loop that can be killed at any moment and goes on exactly where it was."""
 
+import hashlib
 import json
 import random
 import time
@@ -14,7 +15,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as Parallel
 
-from kit.data.coco import as_coco
+from kit.data.coco import CocoFile, as_coco
 from kit.data.dataset import Batch, CocoDataset, TrainSampler, train_loader
 from kit.dfine.decoder import TrainOutput
 from kit.dfine.denoising import make_denoising
@@ -95,6 +96,7 @@ def fit(
 ) -> History:
     """Trains, validates each epoch, and keeps the best weights (of the moving average) in out/best.pt.
 
+    With plan.keep_epochs those after each epoch stay too, where `epoch_weights` says.
     Started again with the same arguments it goes on from out/last.pt, to the same losses as if it had not been stopped.
     In a process group (torchrun) each rank takes its share of every step.
     """
@@ -258,6 +260,8 @@ class Fit:
             if figures[plan.select_by] > run.best:
                 run.best, run.best_epoch = figures[plan.select_by], epoch
                 self.save_best()
+        if plan.keep_epochs:
+            self.save_average(epoch_weights(self.out, epoch), figures)
         run.seconds += time.monotonic() - began
         figures["seconds"] = run.seconds
         run.sums = {}
@@ -312,7 +316,7 @@ class Fit:
             raise ValueError(
                 f"{path}: expected a checkpoint of this run, found one that differs in "
                 f"{differences(state['fingerprint'], self.fingerprint())}; "
-                "use another run name, or resume=False to begin again"
+                "use another run name, or resume=False (of the pipeline: --force) to begin again"
             )
         self.run.load(state["run"])
 
@@ -321,15 +325,18 @@ class Fit:
         if self.rank == 0:
             for name in (CHECKPOINT, BEST, BEST_STATE, HISTORY, PROGRESS):
                 (self.out / name).unlink(missing_ok=True)
+            for path in self.out.glob("epoch_*.pt"):
+                path.unlink()
         wait_for_all(self.world)
 
     def fingerprint(self) -> str:
         """What has to be the same for a run to go on; time limits, workers and patience may change."""
-        free = ("max_minutes", "workers", "patience", "save_every_s", "val_every")
+        free = ("max_minutes", "workers", "patience", "save_every_s", "val_every", "keep_epochs")
         plan = {name: value for name, value in asdict(self.plan).items() if name not in free}
         detector = self.run.detector
         kind = {"size": asdict(detector.size), "num_classes": detector.num_classes, "channels": detector.channels}
-        return json.dumps(plan | kind | {"images": len(self.train_set), "world": self.world}, sort_keys=True)
+        data = {"labels": mark_of(self.train_set.coco), "val": self.val_set and mark_of(self.val_set.coco)}
+        return json.dumps(plan | kind | data | {"images": len(self.train_set), "world": self.world}, sort_keys=True)
 
     def save(self) -> None:
         if self.rank == 0:
@@ -338,12 +345,17 @@ class Fit:
 
     def save_best(self) -> None:
         if self.rank == 0:
-            coco = self.train_set.coco
-            about = {"classes": coco.names, "category_ids": coco.category_ids, "size_hw": list(self.plan.size_hw)}
-            extra = about | {self.plan.select_by: self.run.best}
-            save_weights(self.run.average.detector, self.out / BEST, extra)
+            self.save_average(self.out / BEST, {self.plan.select_by: self.run.best})
             if self.plan.best_into_stage_2 and self.run.stage == 1:
                 write_state(self.out / BEST_STATE, self.run.state())
+
+    def save_average(self, path: Path, figures: dict[str, float]) -> None:
+        """The moving average, with all that a predictor needs and, if known, the figure that chooses."""
+        if self.rank == 0:
+            coco, name = self.train_set.coco, self.plan.select_by
+            about = {"classes": coco.names, "category_ids": coco.category_ids, "size_hw": list(self.plan.size_hw)}
+            extra = about | ({name: figures[name]} if name in figures else {})
+            save_weights(self.run.average.detector, path, extra)
 
     def report(self) -> None:
         """progress.json: where the run is, for whoever watches it."""
@@ -362,6 +374,15 @@ class Fit:
         write_json(self.out / PROGRESS, where | figures)
 
 
+def mark_of(coco: CocoFile) -> str:
+    """Changes with the images and their boxes and labels."""
+    mark = hashlib.sha256()
+    for record in coco.records:
+        mark.update(f"{record.image_id} {record.file_name}".encode())
+        mark.update(record.boxes_xywh_px.tobytes() + record.labels.tobytes() + record.is_crowd.tobytes())
+    return mark.hexdigest()[:16]
+
+
 def scores(found: list[dict[str, Any]], annotations: dict[str, Any]) -> dict[str, float]:
     """The figures of a validation: AP, AP50, and the official F1 at the best single threshold."""
     result = evaluate(found, annotations)
@@ -370,6 +391,11 @@ def scores(found: list[dict[str, Any]], annotations: dict[str, Any]) -> dict[str
     figures: dict[str, float] = {"ap": result.ap, "ap50": result.ap50, "f1": float(f1[best]) if len(f1) else 0.0}
     figures["f1_threshold"] = float(thresholds[best]) if len(f1) else 0.0
     return figures
+
+
+def epoch_weights(out: Path | str, epoch: int) -> Path:
+    """Where plan.keep_epochs leaves the weights of an epoch. It counts from 0, as in the history; the file from 1."""
+    return Path(out) / f"epoch_{epoch + 1}.pt"
 
 
 def precision(amp: str) -> torch.dtype:

@@ -12,9 +12,10 @@ import torch
 
 from kit import load_weights
 from kit.dfine.detector import Detector
+from kit.dfine.weights import read_weights
 from kit.files import read_json
 from kit.optimisation import freeze
-from kit.train import Fit, History, epoch_line, fit, read_state, tensorboard
+from kit.train import Fit, History, epoch_line, epoch_weights, fit, read_state, tensorboard
 from tests import tiny
 
 
@@ -160,6 +161,13 @@ def test_a_checkpoint_of_another_plan_is_refused_by_what_differs(tmp_path: Path)
         train(tmp_path, "run", epochs=1, strong_until_epoch=None, seed=3)
 
 
+def test_a_checkpoint_of_other_labels_is_refused_even_of_as_many_images(tmp_path: Path) -> None:
+    plan = tiny.plan(epochs=1, strong_until_epoch=None, max_minutes=0.0)
+    fit(tiny.detector(), tiny.dataset(tmp_path / "a"), None, out=tmp_path / "run", plan=plan)
+    with pytest.raises(ValueError, match=r"differs in labels \("):
+        fit(tiny.detector(), tiny.dataset(tmp_path / "b", seed=1), None, out=tmp_path / "run", plan=plan)
+
+
 def test_too_few_images_for_a_step_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 16 images for one step, got 8; lower batch_size to 8 or less"):
         train(tmp_path, "run", batch_size=16)
@@ -232,3 +240,36 @@ def test_accumulated_passes_make_one_step(tmp_path: Path) -> None:
     history = train(tmp_path, "run", epochs=1, strong_until_epoch=None, batch_size=4, accumulate=2)
     state = read_state(tmp_path / "run" / "last.pt", "cpu")["run"]
     assert state["step"] == 2 and state["average_updates"] == 2 and history.finished
+
+
+@pytest.mark.slow
+def test_the_average_after_each_epoch_is_kept_killed_or_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"epochs": 2, "strong_until_epoch": 1, "keep_epochs": True}
+    whole = train(tmp_path, "whole", **changes)
+    for step in (2, 4):  # in the first epoch, and just after it; 4 steps an epoch
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Fit, "train_step", killed_at(step))
+            train(tmp_path, "killed", **changes)
+    train(tmp_path, "killed", **changes)
+    for epoch in range(2):
+        expected, found = (read_weights(epoch_weights(tmp_path / out, epoch)) for out in ("whole", "killed"))
+        assert all(torch.equal(value, found[0][name]) for name, value in expected[0].items())
+        assert found[1]["ap"] == whole.epochs[epoch]["ap"] and found[1]["classes"] == ["dark", "bright"]
+    best = read_weights(whole.best_weights)[0]
+    kept = read_weights(epoch_weights(tmp_path / "whole", whole.best_epoch))[0]
+    assert all(torch.equal(value, kept[name]) for name, value in best.items())
+
+
+def test_epochs_are_kept_on_demand_counted_from_1_and_go_with_the_run(tmp_path: Path) -> None:
+    def files(**changes: object) -> list[str]:
+        data, plan = tiny.dataset(tmp_path / "train", images=2), tiny.plan(epochs=1, **changes)
+        fit(tiny.detector(), data, None, out=tmp_path / "run", plan=plan, resume=False)
+        return sorted(path.name for path in (tmp_path / "run").glob("epoch_*"))
+
+    assert files(keep_epochs=True) == ["epoch_1.pt"] and files() == []
+
+
+def test_a_checkpoint_from_before_epochs_could_be_kept_is_gone_on_from(tmp_path: Path) -> None:
+    data = tiny.dataset(tmp_path / "train")
+    runs = [Fit(tiny.detector(), data, None, tmp_path, tiny.plan(keep_epochs=keep), print) for keep in (False, True)]
+    assert runs[0].fingerprint() == runs[1].fingerprint() and "keep_epochs" not in runs[0].fingerprint()
