@@ -5,7 +5,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,22 @@ def write_json(path: Path | str, value: Any, indent: int | None = None) -> Path:
     text = json.dumps(value, indent=indent, allow_nan=False)
     data = text.encode()
     return write_bytes(path, gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
+
+
+def progress_file(path: Path | str, what: str, every_s: float = 1.0) -> Callable[[int, int], None]:
+    """A callable (done, total) that leaves in a file how far a loop is and how long it will take, for who watches."""
+    started, written = time.monotonic(), -every_s
+
+    def write(done: int, total: int) -> None:
+        nonlocal written
+        elapsed = time.monotonic() - started
+        if elapsed - written < every_s and done < total:
+            return
+        written = elapsed
+        eta_s = elapsed / done * (total - done) if done else None
+        write_json(path, {"what": what, "done": done, "total": total, "eta_s": eta_s})
+
+    return write
 
 
 def read_json(path: Path | str) -> Any:

@@ -8,7 +8,8 @@ import difflib
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, field, fields
+from dataclasses import Field as DataField
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
@@ -33,6 +34,11 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Side = Annotated[int, Field(ge=32, multiple_of=32)]  # the detector's coarsest stride is 32
 
+NotebookName = Literal[
+    "01_eda", "02_augment", "03_train", "04_pseudo_label", "05_stage2", "06_ensemble", "08_errors"
+]  # in the order they are run
+SHORT: tuple[NotebookName, ...] = ("01_eda", "03_train", "06_ensemble", "08_errors")
+
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
 class Params:
@@ -42,7 +48,8 @@ class Params:
 
     run: Name = "default"  # outputs go to runs/<run>/<notebook>/
     data: Text = "data/scenes"  # folder of a COCO dataset; one named scenes... is drawn by kit when it is missing
-    competition: Literal["track4", "coco"] = "track4"  # rules of image ids, areas, caps and the submission
+    competition: Literal["track4", "coco", "kaggle_csv"] = "track4"  # rules of ids, areas, caps and the submission
+    notebooks: list[NotebookName] = field(default_factory=lambda: list(SHORT))  # of which this run consists
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -80,7 +87,7 @@ class Params:
 
     @classmethod
     def names(cls) -> list[str]:
-        return [field.name for field in fields(cls)]
+        return [each.name for each in fields(cls)]
 
     def write(self, folder: Path | str) -> Path:
         """All resolved values and the commit, as params.json."""
@@ -94,6 +101,14 @@ class Params:
         """Where another notebook of the same run puts its outputs."""
         return ROOT / "runs" / self.run / notebook
 
+    def fold_file(self, fold: int, part: Literal["train", "val"]) -> Path:
+        """The annotations of a fold of train, as 01_eda writes them."""
+        return self.folder_of("01_eda") / "folds" / f"fold{fold}_{part}.json"
+
+    def has(self, notebook: NotebookName) -> bool:
+        """Whether this run has it: what a notebook reads follows from the parameters, never from what lies about."""
+        return notebook in self.notebooks
+
     @property
     def data_folder(self) -> Path:
         return ROOT / self.data
@@ -101,11 +116,9 @@ class Params:
     def __repr__(self) -> str:
         """One value a line; those that are not the default say so."""
         lines = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            lines.append(
-                f"    {field.name}={value!r}," + ("" if value == field.default else f"  # not {field.default!r}")
-            )
+        for each in fields(self):
+            value, default = getattr(self, each.name), default_of(each)
+            lines.append(f"    {each.name}={value!r}," + ("" if value == default else f"  # not {default!r}"))
         return "\n".join([f"{type(self).__name__}(", *lines, ")"])
 
     @property
@@ -139,7 +152,61 @@ class EdaParams(SceneParams):
 
     notebook: ClassVar[str] = "01_eda"
 
+    labels_only: bool = False  # read no image file: they may even be missing
+    near_bits: Annotated[int, Field(ge=0, le=128)] = 24  # pictures that differ by no more of 256 are near duplicates
+    train_folds: Annotated[int, Field(ge=2)] = 5  # of the train part, by camera; fewer where there are fewer cameras
+    seed: Whole = 0
     examples: Count = 8  # pictures in a gallery
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class AugmentParams(SceneParams):
+    """Parameters of 02_augment. Names begin with offline_ where 03_train has the same for its own, online part."""
+
+    notebook: ClassVar[str] = "02_augment"
+
+    channels: Literal[1, 3, 4] = 3  # of the images: grey, RGB, RGB and a fourth
+    copies: Whole = 3  # of each image, beside itself
+    offline_flip: Share = 0.5  # probability per copy, as all below
+    offline_rotate: Share = 0.0
+    offline_rotate_deg: Annotated[float, Field(ge=0, le=180)] = 30.0  # to either side
+    offline_lens: Share = 0.0  # another fisheye lens
+    offline_radial: Share = 0.0  # barrel or pincushion distortion
+    offline_vignette: Share = 0.0
+    offline_chromatic: Share = 0.0
+    offline_brightness_contrast: Share = 0.5
+    offline_clahe: Share = 0.5
+    offline_gamma: Share = 0.5
+    offline_jpeg: Share = 0.8
+    offline_shadow: Share = 0.5
+    offline_noise: Share = 0.5
+    offline_posterize: Share = 0.5
+    offline_gravel: Share = 0.5
+    offline_copy_paste: Share = 0.0  # objects of other images of the camera
+    offline_quality: Annotated[int, Field(ge=1, le=100)] = 92  # of the JPEG files written
+    box_outline: Literal["rectangle", "ellipse"] = "rectangle"  # what a box without polygon is bent as
+    perspective: Text | None = None  # folder of a COCO data set of ordinary cameras, turned into fisheye pictures
+    perspective_classes: list[Text] = field(default_factory=list)  # such as "Tram -> Bus"; none: by equal names
+    perspective_copies: Count = 1
+    augment_processes: Count = 2
+    seed: Whole = 0
+    examples: Count = 8
+
+    @property
+    def offline(self) -> dict[str, Any]:
+        """What Offline is to be made of."""
+        names = [name for name in AugmentParams.names() if name.startswith("offline_")]
+        return {name.removeprefix("offline_"): getattr(self, name) for name in names}
+
+    @property
+    def perspective_folder(self) -> Path | None:
+        return ROOT / self.perspective if self.perspective else None
+
+
+AUGMENTATION = (
+    "photometric", "zoom_out", "zoom_out_max", "iou_crop", "flip", "vertical_flip", "rot90", "rotate", "rotate_deg",
+    "fisheye", "lens", "radial", "vignette", "chromatic", "box_outline", "mosaic", "mixup",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -148,6 +215,8 @@ class TrainParams(SceneParams):
 
     notebook: ClassVar[str] = "03_train"
 
+    train_fold: Whole | None = None  # of 01_eda: validate on it and train on the others; None: the val part
+    report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
     model: Literal["n", "s", "m", "l", "x"] = "s"
     weights: Text | None = None  # start from: path from the repository root, URL or hub id; None: random
     freeze: Literal["none", "stem", "backbone", "encoder"] = "none"  # everything up to this part stays as it is
@@ -181,6 +250,12 @@ class TrainParams(SceneParams):
     rot90: Share = 0.0
     rotate: Share = 0.0
     rotate_deg: Annotated[float, Field(ge=0, le=180)] = 30.0  # to either side
+    fisheye: Share = 0.0  # a perspective picture as a fisheye camera would see it
+    lens: Share = 0.0  # a fisheye picture through another fisheye lens
+    radial: Share = 0.0  # barrel or pincushion distortion
+    vignette: Share = 0.0
+    chromatic: Share = 0.0  # aberration: colours shifted along the radius
+    box_outline: Literal["rectangle", "ellipse"] = "rectangle"  # what a box without polygon is bent as
     mosaic: Share = 0.0
     mixup: Share = 0.0
     multi_scale: Whole | None = None  # how often the size above is among the others; None: as published, 0: alone
@@ -199,6 +274,21 @@ class TrainParams(SceneParams):
     def __post_init__(self) -> None:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
+        if self.train_fold is not None and self.has("02_augment"):
+            raise ValueError(
+                f"train_fold: expected null beside 02_augment, got {self.train_fold}: copies of the images to validate "
+                "on would be trained on; leave 02_augment out of notebooks and augment online"
+            )
+
+    @property
+    def train_folder(self) -> Path:
+        """Holds the part to train on: the data itself, or what 02_augment has made of it."""
+        return self.folder_of("02_augment") if self.has("02_augment") else self.data_folder
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """What train_policy takes by name."""
+        return {name: getattr(self, name) for name in AUGMENTATION}
 
     @property
     def size_hw(self) -> tuple[int, int]:
@@ -215,16 +305,100 @@ class TrainParams(SceneParams):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
-class EnsembleParams(Params):
-    """Parameters of 06_ensemble. Model and input size are those that the training wrote beside its weights."""
+class FuseParams(Params):
+    """For the notebooks that look at an image more than once, and make one list of all that was found."""
 
-    notebook: ClassVar[str] = "06_ensemble"
-
-    trained: Text | None = None  # folder of a finished 03_train, from the repository root; None: the one of this run
-    submit: Literal["val", "test", "unlabelled"] = "val"  # part whose detections are zipped
+    tta_flip: bool = False  # look at the mirrored image too
+    tta_scales: list[Positive] = field(default_factory=lambda: [1.0])  # of the input size
+    tta_tiles: Whole = 0  # n: n x n overlapping parts beside the whole image
+    fuse: Literal["wbf", "nms", "soft_nms", "nmw"] = "wbf"
+    fuse_iou: Share = 0.55  # boxes that overlap so much are one
+    fuse_skip: Share = 0.01  # boxes of a lower score are not looked at
     predict_batch_size: Count = 8
     workers: Whole = 2
     top_k: Count = 300  # detections per image
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class PseudoParams(FuseParams):
+    """Parameters of 04_pseudo_label."""
+
+    notebook: ClassVar[str] = "04_pseudo_label"
+
+    train_fold: Whole | None = None  # as for 03_train: which images are ground truth, and which are val
+    report_share: Share = 0.0  # of val, kept out of every choice: the rules are not judged on it
+    teachers: list[Text] = field(default_factory=list)  # folders of trainings or weights, from the root; none: 03_train
+    teacher_weights: list[Positive] = field(default_factory=list)  # one a teacher, in their order; none: all alike
+    unlabelled: list[Text] = field(default_factory=list)  # folders of images, from the root; none: images/unlabelled
+    val_bits: Annotated[int, Field(ge=0, le=256)] = 24  # an image whose hash is so near to one of val is left out
+    complete_labelled: bool = False  # add boxes to images with ground truth too, where none of its objects is
+    truth_iou: Share = 0.5  # there a box that overlaps an object so much is none to add
+    keep_empty: bool = False  # images without any label come in too, as background
+    rules: list[Text] = field(default_factory=lambda: ["0.4"])  # least scores, the last that fits; kit/pseudo_rules.py
+    shard_images: Count = 64  # finished together: what a kill costs at most
+    processes: Count = 1  # on this machine
+    allow_problems: bool = False  # go on without the annotations that the check found broken
+    examples: Count = 8  # pictures in a gallery
+
+    def __post_init__(self) -> None:
+        if self.teacher_weights and len(self.teacher_weights) != max(len(self.teachers), 1):
+            raise ValueError(
+                f"teacher_weights: expected one for each of {max(len(self.teachers), 1)} teachers, "
+                f"got {len(self.teacher_weights)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class Stage2Params(Params):
+    """Parameters of 05_stage2. Model and input size are those that stage 1 wrote beside its weights."""
+
+    notebook: ClassVar[str] = "05_stage2"
+
+    trained: Text | None = None  # folder of a finished 03_train, from the repository root; None: the one of this run
+    train_fold: Whole | None = None  # of 01_eda: validate on it and train on the others; None: the val part
+    report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
+    stage2_epochs: Count = 5
+    stage2_lr: Positive = 1.0e-5
+    batch_size: Count = 16  # images per optimizer step
+    accumulate: Count = 1  # forward passes that share one optimizer step
+    amp: Literal["no", "bf16", "fp16"] = "no"
+    classification: Literal["vfl", "mal"] = "vfl"
+    flip: Share = 0.5
+    control: bool = True  # the same steps without pseudo labels, to see what these gave
+    swa_epochs: Whole = 3  # the last ones, averaged; 0: none
+    soup: list[Text] = field(default_factory=list)  # further folders of trainings or weights for the greedy soup
+    norm_batches: Whole = 50  # of training images, for the BatchNorm statistics of an average; 0: they are averaged too
+    select_by: Literal["ap", "f1"] = "ap"  # what makes a checkpoint the best
+    max_minutes: Positive | None = None  # each training stops in good order after this time; a later run goes on
+    resume: bool = True  # go on from the last checkpoint of this run
+    workers: Whole = 2
+    seed: Whole = 0
+    examples: Count = 8
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
+
+    @property
+    def trained_folder(self) -> Path:
+        return ROOT / self.trained if self.trained else self.folder_of("03_train")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class EnsembleParams(FuseParams):
+    """Parameters of 06_ensemble. Models and input sizes are those that the trainings wrote beside their weights."""
+
+    notebook: ClassVar[str] = "06_ensemble"
+
+    models: list[Text] = field(default_factory=list)  # folders of trainings or weights; none: those of this run
+    model_weights: list[Positive] = field(default_factory=list)  # one a model and result file; none: all alike
+    results: list[Text] = field(default_factory=list)  # COCO results of others on val, from the root
+    results_submit: list[Text] = field(default_factory=list)  # the same files' twins on the part that is sent
+    report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
+    allow_problems: bool = False  # go on without the annotations that the check found broken
+    drop_losing_steps: bool = True  # what does not raise the competition's metric is left out
+    least_gain: NotNegative = 0.0  # a step has to raise it by more
+    submit: Literal["val", "test", "unlabelled"] = "val"  # part whose detections are zipped
     min_score: Share = 0.01  # lower ones are never looked at again
     allow_missing_images: bool = False  # of those where nothing at all is found; thresholds may empty an image
     thresholds: Literal["none", "global", "class", "class_group"] = "class"  # a group is day or night, by the file name
@@ -234,9 +408,19 @@ class EnsembleParams(Params):
     seed: Whole = 0
     examples: Count = 8
 
+    def __post_init__(self) -> None:
+        if self.submit != "val" and len(self.results_submit) != len(self.results):
+            raise ValueError(
+                f"results_submit: expected {len(self.results)} files, the twins of results on the part {self.submit}, "
+                f"got {len(self.results_submit)}; leave out of results what has none"
+            )
+
     @property
-    def trained_folder(self) -> Path:
-        return ROOT / self.trained if self.trained else self.folder_of("03_train")
+    def weights_files(self) -> list[Path]:
+        """Of the models that are named, or of the trainings that this run has."""
+        own = [self.folder_of(name) for name in ("03_train", "05_stage2") if self.has(name)]
+        paths = [ROOT / each for each in self.models] or own
+        return [path if path.suffix in (".pt", ".pth", ".safetensors") else path / "best.pt" for path in paths]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -245,12 +429,28 @@ class ErrorsParams(Params):
 
     notebook: ClassVar[str] = "08_errors"
 
+    trained: Text | None = None  # folder of a finished 03_train, from the repository root; None: the one of this run
     match_iou: Share = 0.5  # from here on a detection has found its object
+    train_images: Whole = 200  # of train, spread evenly, whose labels are looked at for mistakes beside those of val
+    least_suspicion: Share = 0.4  # of a label that is listed as a likely mistake
+    predict_batch_size: Count = 8
+    workers: Whole = 2
+    fiftyone: Literal["none", "refer", "copy"] = "refer"  # write a FiftyOne folder: images stay where they are, or not
     examples: Count = 8
+
+    @property
+    def trained_folder(self) -> Path:
+        """Of the detector that looks at train: the last stage of this run."""
+        if self.has("05_stage2"):
+            return self.folder_of("05_stage2")
+        return ROOT / self.trained if self.trained else self.folder_of("03_train")
 
 
 NOTEBOOKS: Mapping[str, type[Params]] = MappingProxyType(  # in the order they are run
-    {each.notebook: each for each in (EdaParams, TrainParams, EnsembleParams, ErrorsParams)}
+    {
+        each.notebook: each
+        for each in (EdaParams, AugmentParams, TrainParams, PseudoParams, Stage2Params, EnsembleParams, ErrorsParams)
+    }
 )
 
 
@@ -263,6 +463,10 @@ def read_chain(path: Path | str) -> dict[str, Any]:
     known = dict.fromkeys(name for each in NOTEBOOKS.values() for name in each.names())
     refuse_unknown(values or {}, known, str(path))
     return {"run": path.stem} | (values or {})
+
+
+def default_of(each: DataField[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()
 
 
 def commit() -> str | None:
@@ -290,17 +494,17 @@ def refuse_unknown(values: Mapping[str, Any], known: Iterable[str], owner: str, 
 
 def refuse_ill_typed_text(values: Mapping[str, Any], cls: type[Params]) -> None:
     """papermill -p and quoted YAML give 'None' as a string, which a text field would take for a path."""
-    for field in fields(cls):
-        value = values.get(field.name)
-        if isinstance(value, str) and value.lower() in ("none", "null") and type(None) in get_args(field.type):
+    for each in fields(cls):
+        value = values.get(each.name)
+        if isinstance(value, str) and value.lower() in ("none", "null") and type(None) in get_args(each.type):
             raise TypeError(
-                f"{cls.__name__}: {field.name}: expected {type_name(field.type)}, got {value!r}{mend(str, value)}"
+                f"{cls.__name__}: {each.name}: expected {type_name(each.type)}, got {value!r}{mend(str, value)}"
             )
 
 
 def readable(error: ValidationError, cls: type[Params]) -> ValueError | TypeError:
     """pydantic's findings in our words, one a line."""
-    types = {field.name: field.type for field in fields(cls)}
+    types = {each.name: each.type for each in fields(cls)}
     lines, ill_typed = [], False
     for finding in error.errors():
         if not finding["loc"]:  # our own __post_init__
@@ -308,6 +512,8 @@ def readable(error: ValidationError, cls: type[Params]) -> ValueError | TypeErro
             continue
         name, value = str(finding["loc"][0]), finding["input"]
         wanted = types[name]
+        for place in finding["loc"][1:]:  # in a list
+            name, wanted = f"{name}[{place}]", get_args(plain_type(wanted))[0]
         limit = range_text(finding["type"], finding.get("ctx", {}))
         ill_typed |= limit is None and not literals(wanted)
         expected = limit or type_name(wanted)
@@ -355,6 +561,8 @@ def literals(wanted: Any) -> tuple[Any, ...]:
 def type_name(wanted: Any) -> str:
     if literals(wanted):
         return "one of " + ", ".join(map(repr, literals(wanted)))
+    if get_origin(plain_type(wanted)) is list:
+        return "a list like [a, b]"
     return str(getattr(plain_type(wanted), "__name__", wanted))
 
 

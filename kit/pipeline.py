@@ -5,6 +5,7 @@ they were. One that was cut off runs again, and the training in it goes on from 
 """
 
 import argparse
+import csv
 import fcntl
 import hashlib
 import json
@@ -21,9 +22,25 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from kit.files import read_json, sha256, write_json
-from kit.params import NOTEBOOKS, ROOT, SceneParams, commit, read_chain
+from kit.params import NOTEBOOKS, ROOT, Params, SceneParams, commit, read_chain
 
-BUILDS_ON = {"06_ensemble": "03_train", "08_errors": "06_ensemble"}  # the others need the data alone
+BUILDS_ON = {  # as far as a run has them; the others need the data alone
+    "03_train": ("02_augment",),
+    "04_pseudo_label": ("03_train",),
+    "05_stage2": ("03_train", "04_pseudo_label"),
+    "06_ensemble": ("03_train", "05_stage2"),
+    "08_errors": ("03_train", "04_pseudo_label", "05_stage2", "06_ensemble"),
+}
+INPUTS = (
+    "weights",
+    "perspective",
+    "trained",
+    "teachers",
+    "soup",
+    "models",
+    "results",
+    "results_submit",
+)  # parameters that name files
 
 ENVIRONMENT = {  # of the notebooks' kernels, where the user has not set them
     "OMP_WAIT_POLICY": "PASSIVE",  # busy waiting on shared cores slows torch up to 25 times
@@ -41,7 +58,7 @@ class Step:
     out: Path
     parameters: Mapping[str, Any]  # what the file gives; the notebook's own cell holds the defaults
     resolved: Mapping[str, Any]  # with the defaults
-    builds_on: Path | None = None  # folder of the step before
+    builds_on: tuple[Path, ...] = ()  # folders of steps before
 
     @property
     def name(self) -> str:
@@ -55,12 +72,16 @@ class Step:
 def plan(path: Path | str, force: bool = False) -> list[Step]:
     """The steps of a params file; every parameter is checked before anything runs."""
     given, steps = read_chain(path), []
+    wanted = Params.from_yaml(path).notebooks
     for name, params_class in NOTEBOOKS.items():
         values = {key: value for key, value in given.items() if key in params_class.names()}
         if force and "resume" in params_class.names():
             values["resume"] = False
         params = params_class.from_dict(values)
-        builds_on = params.folder_of(BUILDS_ON[name]) if name in BUILDS_ON else None
+        if name not in wanted:  # its parameters have been checked all the same
+            continue
+        before = [*BUILDS_ON.get(name, ()), *(["01_eda"] if getattr(params, "train_fold", None) is not None else [])]
+        builds_on = tuple(params.folder_of(each) for each in before if each in wanted)
         steps.append(Step(ROOT / "notebooks" / f"{name}.ipynb", params.out, values, asdict(params), builds_on))
     return steps
 
@@ -70,15 +91,40 @@ def plan(path: Path | str, force: bool = False) -> list[Step]:
 
 def fingerprint(step: Step, data: str) -> str:
     """Changes with whatever the step's outputs depend on. data: the fingerprint of the data set."""
-    before = step.builds_on / "done.json" if step.builds_on else None
     parts = {
-        "parameters": {key: value for key, value in step.resolved.items() if key != "resume"},
+        "parameters": {key: value for key, value in step.resolved.items() if key not in ("resume", "notebooks")},
+        "inputs": [mark_of(path) for path in inputs_of(step)],
         "notebook": [cell["source"] for cell in read_json(step.notebook)["cells"]],
         "kit": sources(),
-        "before": sha256(before) if before and before.is_file() else None,
+        "before": {folder.name: mark_of(folder / "done.json") for folder in step.builds_on},
         "data": data,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def inputs_of(step: Step) -> list[str]:
+    """Files and folders beside the data set's annotations that a step reads."""
+    found = [path for name in INPUTS for path in listed(step.resolved.get(name))]
+    if "unlabelled" not in step.resolved:
+        return found
+    return found + (step.resolved["unlabelled"] or [f"{step.resolved['data']}/images/unlabelled"])
+
+
+def listed(value: Any) -> list[str]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
+
+
+def mark_of(source: Path | str) -> str | None:
+    """Of a file, of a training's weights, of a data set, or of the names and lengths in another folder; source: from
+    the repository root. None of a URL or a hub id."""
+    path = ROOT / source
+    if (path / "annotations").is_dir():
+        return data_fingerprint(path)
+    if path.is_dir() and not (path / "best.pt").is_file():
+        marks = [(str(each.relative_to(path)), each.stat().st_size) for each in sorted(path.rglob("*"))]
+        return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
+    path = path / "best.pt" if path.is_dir() else path
+    return sha256(path) if path.is_file() else None
 
 
 def sources() -> dict[str, str]:
@@ -235,14 +281,25 @@ class Watch:
 
     def line(self) -> str:
         where = f"{self.step.name}  cell {min(self.cell, self.cells)}/{self.cells}  {clock(time.time() - self.started)}"
-        return where + training_line(self.step.out / "progress.json", since=self.started)
+        return where + progress_line(self.step.out, since=self.started)
 
 
-def training_line(path: Path, since: float) -> str:
-    """What the training last wrote; nothing where that is of an earlier run. since: seconds of the epoch (Unix)."""
-    if not path.is_file() or path.stat().st_mtime < since:
+def progress_line(folder: Path, since: float) -> str:
+    """What a training or a long loop last wrote there; nothing of an earlier run. since: seconds, Unix time."""
+    files = [*folder.glob("progress.json"), *folder.glob("*/progress.json")]
+    latest = max(files, key=lambda path: path.stat().st_mtime, default=None)
+    if latest is None or latest.stat().st_mtime < since:
         return ""
-    progress = read_json(path)
+    progress = read_json(latest)
+    return training_line(progress) if "epoch" in progress else loop_line(progress)
+
+
+def loop_line(progress: Mapping[str, Any]) -> str:
+    line = f"  {progress['what']} {progress['done']}/{progress['total']}"
+    return line if progress["eta_s"] is None else f"{line}  {clock(progress['eta_s'])} to go"
+
+
+def training_line(progress: Mapping[str, Any]) -> str:
     epoch = min(progress["epoch"], progress["epochs"])  # the file counts one more at the very end
     line = f"  epoch {epoch}/{progress['epochs']}  step {progress['step']}/{progress['steps']}"
     for key, name in (("loss", "loss"), ("ap50", "AP50"), ("f1", "F1")):
@@ -274,6 +331,7 @@ def summary(run: Path) -> list[str]:
         lines += [f"{step.name}  " + "  ".join(scores)] if scores else []
         if metrics.get("submission"):
             lines.append(f"submission  {metrics['submission']}")
+    lines += gain_lines(run)
     pictures = sorted(run.glob("*/*.png"))
     notebooks = sorted(run.glob("*/*.ipynb"))
     lines += (
@@ -281,6 +339,32 @@ def summary(run: Path) -> list[str]:
     )
     lines += ["notebooks   " + "  ".join(shown(path) for path in notebooks)] if notebooks else []
     return lines
+
+
+def gain_lines(run: Path) -> list[str]:
+    """What each step gave, whichever way it went: from the tables that 05_stage2 and 06_ensemble leave."""
+    lines = []
+    for name, mark in (("05_stage2/candidates.csv", "chosen"), ("06_ensemble/steps.csv", "kept")):
+        if not (run / name).is_file():
+            continue
+        with (run / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        what = next(iter(rows[0]))
+        width = max(len(row[what]) for row in rows)
+        lines.append(f"{name.split('/')[0]}  {what}s, F1 {'held out' if mark == 'kept' else 'at its best threshold'}")
+        lines += [
+            f"  {row[what]:{width}}  {figures_of(row)}{'' if row[mark] == 'True' else f'  not {mark}'}" for row in rows
+        ]
+    return lines
+
+
+def figures_of(row: Mapping[str, str]) -> str:
+    """AP, AP50 and F1 of a line, and its gain where it has one, with the span that chance leaves to it."""
+    text = "  ".join(f"{name.upper()} {float(row[name]):.3f}" for name in ("ap", "ap50", "f1"))
+    if not row.get("gain"):
+        return text
+    span = f" ({float(row['gain_low']):+.3f} to {float(row['gain_high']):+.3f})" if row.get("gain_low") else ""
+    return f"{text}  gain {float(row['gain']):+.3f}{span}"
 
 
 # --- the command ---
@@ -310,6 +394,9 @@ def draw_scenes(params: SceneParams, terminal: Terminal) -> None:
 def run_file(path: Path, terminal: Terminal, only: list[str], force: bool = False) -> None:
     """Scenes where they are asked for, then the chain, then the summary."""
     steps = plan(path, force)
+    missing = [name for name in only if name not in [step.name for step in steps]]
+    if missing:
+        raise ValueError(f"{path}: --only {missing[0]} is not among its notebooks; add it to them")
     data = SceneParams.from_yaml(path)
     run = steps[0].out.parent
     started = time.time()

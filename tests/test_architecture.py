@@ -14,13 +14,16 @@ from kit.params import ROOT
 KIT = ROOT / "kit"
 FILES = sorted(KIT.rglob("*.py"))
 WINGS = {  # wing: (step, its files and folders under kit/)
-    "base": (1, ("params", "boxes", "files")),
+    "base": (1, ("params", "boxes", "files", "launch")),
     "data": (2, ("data",)),
     "dfine": (2, ("dfine",)),
-    "work": (3, ("train", "optimisation", "metrics", "predict", "ensemble")),
+    "work": (3, (
+        "train", "optimisation", "metrics", "predict", "tta", "ensemble", "fusion", "sources", "gains", "soup",
+        "stage2", "shards", "pseudo", "pseudo_rules",
+    )),
     "deploy": (3, ("deploy",)),
-    "top": (4, ("submission", "errors", "plots", "pipeline")),
-}
+    "top": (4, ("submission", "competitions", "errors", "label_mistakes", "fiftyone_export", "plots", "pipeline")),
+}  # fmt: skip
 HOMELESS = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "core"}
 FRAMEWORKS = {"pytorch_lightning", "lightning", "wandb", "mlflow", "detectron2", "mmdet", "ultralytics", "accelerate"}
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from kit.files import atomic, read_json, read_yaml, sha256, write_json, write_text
+from kit.files import atomic, progress_file, read_json, read_yaml, sha256, write_json, write_text
 
 
 def test_a_write_that_breaks_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -55,3 +55,14 @@ def test_yaml_refuses_a_key_given_twice_and_objects(tmp_path: Path) -> None:
         read_yaml(tmp_path / "b.yaml")
     (tmp_path / "c.yaml").write_text("a: 1\n")
     assert json.dumps(read_yaml(tmp_path / "c.yaml")) == '{"a": 1}'
+
+
+def test_a_progress_file_tells_how_far_a_loop_is(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    report = progress_file(path, "images", every_s=3600)
+    report(1, 4)
+    assert read_json(path)["done"] == 1 and read_json(path)["eta_s"] >= 0
+    report(2, 4)  # too soon
+    assert read_json(path)["done"] == 1
+    report(4, 4)  # the end is always told
+    assert read_json(path) == {"what": "images", "done": 4, "total": 4, "eta_s": 0.0}

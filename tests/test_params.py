@@ -12,6 +12,7 @@ from kit.params import (
     EnsembleParams,
     Params,
     TrainParams,
+    default_of,
     read_chain,
 )
 
@@ -100,6 +101,34 @@ def test_a_value_out_of_range_is_refused(values, text):
     assert message(ValueError, values) == text
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "text"),
+    [
+        ({"tta_scales": 1.0}, TypeError, "EnsembleParams: tta_scales: expected a list like [a, b], got 1.0"),
+        ({"tta_scales": [1.0, "2"]}, TypeError, "tta_scales[1]: expected float, got '2' (write it without quotes)"),
+        ({"tta_scales": [1.0, 0.0]}, ValueError, "EnsembleParams: tta_scales[1]: expected more than 0, got 0.0"),
+        ({"notebooks": ["03_trian"]}, ValueError, "got '03_trian', did you mean '03_train'?"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_told_with_its_place(values, error, text):
+    assert text in message(error, values, EnsembleParams)
+
+
+def test_lists_of_two_params_are_two_lists():
+    first, second = EnsembleParams(), EnsembleParams()
+    first.models.append("x")
+    assert second.models == [] and EnsembleParams().models == []
+
+
+def test_a_key_of_two_notebooks_has_one_type_and_one_default():
+    """A flat file gives it to both."""
+    seen = {}
+    for cls in NOTEBOOKS.values():
+        for field in fields(cls):
+            here = (field.type, default_of(field))
+            assert seen.setdefault(field.name, here) == here, field.name
+
+
 def test_no_that_yaml_reads_as_false_is_explained():
     text = message(ValueError, {"amp": False})
     assert text.endswith('got False (YAML reads no, off, yes and on as true or false: put it in quotes, "no")')
@@ -154,7 +183,7 @@ def test_every_yaml_loads_into_every_notebook(path, cls):
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=lambda path: path.stem)
 def test_every_yaml_holds_only_what_differs_from_the_defaults(path):
-    defaults = {field.name: field.default for cls in NOTEBOOKS.values() for field in fields(cls)}
+    defaults = {field.name: default_of(field) for cls in NOTEBOOKS.values() for field in fields(cls)}
     assert [name for name, value in read_chain(path).items() if value == defaults[name]] == []
 
 
@@ -206,3 +235,19 @@ def test_paths_start_at_the_repository(monkeypatch, tmp_path):
 def test_only_a_folder_named_scenes_is_drawn():
     assert TrainParams(data="data/scenes_night").draws_scenes
     assert not TrainParams(data="data/fisheye8k").draws_scenes
+
+
+def test_an_ensemble_reads_the_models_it_is_told_or_those_of_its_run() -> None:
+    run = EnsembleParams(notebooks=["03_train", "05_stage2", "06_ensemble"])
+    assert run.weights_files == [run.folder_of(name) / "best.pt" for name in ("03_train", "05_stage2")]
+    assert EnsembleParams(models=["a/03_train", "b/x.pt"]).weights_files == [
+        ROOT / "a/03_train/best.pt",
+        ROOT / "b/x.pt",
+    ]
+    assert EnsembleParams(notebooks=["06_ensemble"]).weights_files == []
+
+
+def test_results_of_others_need_a_twin_on_the_part_that_is_sent() -> None:
+    assert EnsembleParams(results=["a.json"]).results_submit == []  # val is sent: the file itself
+    text = message(ValueError, {"results": ["a.json"], "submit": "test"}, EnsembleParams)
+    assert "results_submit: expected 1 files, the twins of results on the part test, got 0" in text

@@ -9,7 +9,7 @@ import pytest
 
 from kit import pipeline
 from kit.files import read_json, write_json, write_text
-from kit.params import NOTEBOOKS, ROOT
+from kit.params import ROOT, SHORT
 from kit.pipeline import (
     Step,
     StepFailed,
@@ -20,10 +20,11 @@ from kit.pipeline import (
     fingerprint,
     is_finished,
     main,
+    mark_of,
     plan,
+    progress_line,
     run_chain,
     summary,
-    training_line,
 )
 
 # zmq and the client of Jupyter warn about event loops and paths of their own
@@ -51,14 +52,27 @@ def run(folder: Path, *steps: Step, **options: object) -> str:
 # --- the plan ---
 
 
-def test_a_plan_has_a_step_for_every_notebook_and_gives_each_only_its_own_parameters(tmp_path):
+def test_a_plan_has_the_notebooks_of_the_run_and_gives_each_only_its_own_parameters(tmp_path):
     steps = plan(write_text(tmp_path / "night.yaml", "model: n\nmatch_iou: 0.75\n"))
-    assert [step.name for step in steps] == list(NOTEBOOKS)
+    assert [step.name for step in steps] == list(SHORT)
     assert steps[1].parameters == {"run": "night", "model": "n"} and steps[3].parameters == {
         "run": "night",
         "match_iou": 0.75,
     }
-    assert steps[1].out == ROOT / "runs" / "night" / "03_train" and steps[2].builds_on == steps[1].out
+    assert steps[1].out == ROOT / "runs" / "night" / "03_train" and steps[2].builds_on == (steps[1].out,)
+
+
+def test_a_step_builds_on_those_before_it_that_the_run_has_in_the_order_of_the_chain(tmp_path):
+    names = ["06_ensemble", "05_stage2", "04_pseudo_label", "03_train", "01_eda"]
+    steps = {step.name: step for step in plan(write_text(tmp_path / "a.yaml", f"notebooks: {names}\n"))}
+    assert list(steps) == sorted(names)
+    assert [folder.name for folder in steps["05_stage2"].builds_on] == ["03_train", "04_pseudo_label"]
+    assert steps["03_train"].builds_on == ()
+
+
+def test_a_training_on_a_fold_builds_on_the_notebook_that_made_it(tmp_path):
+    steps = plan(write_text(tmp_path / "a.yaml", "train_fold: 0\n"))
+    assert steps[1].builds_on == (steps[0].out,)
 
 
 def test_a_plan_checks_every_parameter_before_anything_runs(tmp_path):
@@ -82,8 +96,31 @@ def test_the_fingerprint_changes_with_parameters_text_data_and_the_step_before(t
     write_notebook(step.notebook, "a = 1", "a")
     marks.append(fingerprint(step, "data"))
     write_json(tmp_path / "before" / "done.json", {"seconds": 1})
-    marks.append(fingerprint(replace(step, builds_on=tmp_path / "before"), "data"))
+    marks.append(fingerprint(replace(step, builds_on=(tmp_path / "before",)), "data"))
     assert len(set(marks)) == 5
+
+
+def test_the_fingerprint_changes_with_the_files_that_parameters_name(tmp_path):
+    weights = write_text(tmp_path / "models" / "best.pt", "1")
+    step = step_of(tmp_path, "a = 1", models=[str(tmp_path / "models")])
+    before = fingerprint(step, "data")
+    write_text(weights, "2")
+    assert fingerprint(step, "data") != before and mark_of("owner/model") is None
+
+
+def test_the_fingerprint_changes_with_the_images_without_labels(tmp_path):
+    write_text(tmp_path / "images" / "unlabelled" / "a.png", "1")
+    step = step_of(tmp_path, "a = 1", unlabelled=[], data=str(tmp_path))
+    before = fingerprint(step, "data")
+    write_text(tmp_path / "images" / "unlabelled" / "b.png", "1")
+    assert fingerprint(step, "data") != before
+
+
+def test_a_notebook_more_in_the_run_does_not_undo_those_that_are_finished(tmp_path):
+    step = step_of(tmp_path, "a = 1", notebooks=["01_eda"])
+    assert fingerprint(step, "data") == fingerprint(
+        replace(step, resolved={"notebooks": ["01_eda", "03_train"]}), "data"
+    )
 
 
 def test_the_fingerprint_does_not_change_with_resume_and_with_stored_outputs(tmp_path):
@@ -130,7 +167,7 @@ def test_a_failing_notebook_stops_the_chain_and_tells_its_last_lines_and_where_i
 @pytest.mark.slow
 def test_a_step_that_was_cut_off_runs_again_and_so_does_what_builds_on_it(tmp_path):
     first = step_of(tmp_path, "a = 1")
-    second = replace(step_of(tmp_path, "a = 1", name="two"), builds_on=first.out)
+    second = replace(step_of(tmp_path, "a = 1", name="two"), builds_on=(first.out,))
     run(tmp_path, first, second)
     (first.out / "done.json").unlink()
     assert "skipped" not in run(tmp_path, first, second)
@@ -181,14 +218,21 @@ def test_times_read_like_a_clock():
 def test_where_the_training_is_comes_from_its_progress_file(tmp_path):
     progress = {"step": 5, "steps": 20, "epoch": 1, "epochs": 4, "loss": 12.5, "eta_s": 61}
     path = write_json(tmp_path / "progress.json", progress)
-    assert training_line(path, since=0) == "  epoch 1/4  step 5/20  loss 12.500  1:01 to go"
+    assert progress_line(tmp_path, since=0) == "  epoch 1/4  step 5/20  loss 12.500  1:01 to go"
     write_json(path, progress | {"ap50": 0.25})
-    assert "AP50 0.250" in training_line(path, since=0)
+    assert "AP50 0.250" in progress_line(tmp_path, since=0)
+
+
+def test_of_several_progress_files_the_latest_is_shown(tmp_path):
+    old = write_json(tmp_path / "progress.json", {"what": "old", "done": 1, "total": 4, "eta_s": None})
+    os.utime(old, (0, 0))
+    write_json(tmp_path / "shards" / "progress.json", {"what": "images", "done": 1, "total": 4, "eta_s": 61.0})
+    assert progress_line(tmp_path, since=0) == "  images 1/4  1:01 to go"
 
 
 def test_the_progress_of_an_earlier_run_is_not_shown(tmp_path):
-    path = write_json(tmp_path / "progress.json", {})
-    assert training_line(path, since=time.time() + 60) == training_line(tmp_path / "none.json", since=0) == ""
+    write_json(tmp_path / "progress.json", {})
+    assert progress_line(tmp_path, since=time.time() + 60) == progress_line(tmp_path / "none", since=0) == ""
 
 
 def test_without_a_terminal_a_state_is_a_plain_line_now_and_then():
@@ -233,6 +277,17 @@ def test_the_summary_names_scores_submission_pictures_and_notebooks(tmp_path):
     lines = summary(tmp_path)
     assert lines[0] == "06_ensemble  AP50 0.500  F1 0.250" and lines[1] == "submission  submissions/a.zip"
     assert "1 in" in lines[2] and lines[3].endswith("06_ensemble.ipynb")
+
+
+def test_the_summary_tells_the_gain_of_each_step_whichever_way_it_went(tmp_path):
+    header = "step,kept,gain,ap,ap50,f1,gain_low,gain_high\n"
+    rows = "single: a,True,,0.25,0.5,0.375,,\nTTA: flip,False,-0.0625,0.25,0.5,0.3125,-0.1,0.02\n"
+    write_text(tmp_path / "06_ensemble" / "steps.csv", header + rows)
+    assert summary(tmp_path) == [
+        "06_ensemble  steps, F1 held out",
+        "  single: a  AP 0.250  AP50 0.500  F1 0.375",
+        "  TTA: flip  AP 0.250  AP50 0.500  F1 0.312  gain -0.062 (-0.100 to +0.020)  not kept",
+    ]
 
 
 def test_a_bad_params_file_ends_the_command_with_status_1_and_one_line(tmp_path, capsys, monkeypatch):
