@@ -63,7 +63,7 @@ def unlike_others(objects: pd.DataFrame, values: np.ndarray, kind: str, words: t
     hit = np.flatnonzero(np.abs(difference) > limit)
     why = [
         f"{np.exp(abs(difference[row])):.1f} x {words[int(difference[row] < 0)]} than "
-        + ("others of its class at this place" if has_place[row] else "usual in its class")
+        + ("its class is here" if has_place[row] else "usual in its class")
         for row in hit
     ]
     return marked(objects, hit, kind, np.abs(difference[hit]), why)

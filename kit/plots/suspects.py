@@ -122,7 +122,7 @@ def show_suspects(
         low, high = window(box, record.size_hw)
         image = read_image(folders[row["part"]] / record.file_name)[low[1] : high[1], low[0] : high[0]]
         draw_image(axis, image, f"{row['kind']}: {row['name']}\n{row['why']}\n{short_name(record.file_name)}")
-        axis.title.set_fontsize(7.5)
+        axis.title.set_fontsize(7)
         corner = np.concatenate([low, low])
         corners = np.concatenate(
             [record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, :2] + record.boxes_xywh_px[:, 2:]], 1

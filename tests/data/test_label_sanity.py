@@ -46,7 +46,7 @@ def test_boxes_that_grow_along_the_road_are_not_odd():
 @pytest.mark.parametrize(("factor", "word"), [(3.0, "larger"), (1 / 3, "smaller")])
 def test_a_box_of_another_size_than_those_around_it_is_odd_though_its_size_is_usual(factor, word):
     (row,) = suspects(objects_of(grown(street(), 100, factor))).itertuples()
-    assert (row.kind, row.image_id) == ("odd size", 100) and "others of its class at this place" in row.why
+    assert (row.kind, row.image_id) == ("odd size", 100) and "its class is here" in row.why
     assert f"3.0 x {word}" in row.why
 
 
