@@ -25,7 +25,7 @@ from kit.dfine.weights import save_weights
 from kit.files import atomic, write_json
 from kit.metrics import evaluate, match, official_f1_curve
 from kit.optimisation import Average, Plan, make_optimizer, rate_share, set_rates
-from kit.predict import predict_dataset, to_unit
+from kit.predict import Progress, predict_dataset, to_unit
 
 Log = Callable[[dict[str, float]], None]
 
@@ -93,14 +93,17 @@ def fit(
     plan: Plan,
     resume: bool = True,
     log: Log | None = None,
+    progress: Progress | None = None,
 ) -> History:
     """Trains, validates each epoch, and keeps the best weights (of the moving average) in out/best.pt.
 
     With plan.keep_epochs those after each epoch stay too, where `epoch_weights` says.
     Started again with the same arguments it goes on from out/last.pt, to the same losses as if it had not been stopped.
-    In a process group (torchrun) each rank takes its share of every step.
+    In a process group (torchrun) each rank takes its share of every step. progress: gets (steps done, of how many).
     """
-    return Fit(detector, train_set, val_set, Path(out), plan, log or (lambda figures: None)).run_all(resume)
+    run = Fit(detector, train_set, val_set, Path(out), plan, log or (lambda figures: None))
+    run.progress = progress
+    return run.run_all(resume)
 
 
 class Fit:
@@ -129,6 +132,7 @@ class Fit:
             plan.epochs if plan.strong_until_epoch is None else plan.strong_until_epoch
         )
         self.saved_at = self.started_at = time.monotonic()
+        self.progress: Progress | None = None
         self.recent: deque[float] = deque(maxlen=50)  # seconds of the last steps
 
     def make_sampler(self, start_step: int) -> TrainSampler:
@@ -372,6 +376,8 @@ class Fit:
         figures: dict[str, float] = {name: last[name] for name in ("ap", "ap50", "f1") if name in last}
         figures |= {"epochs": self.plan.epochs, "loss": loss, "eta_s": eta_s, "stage": run.stage}
         write_json(self.out / PROGRESS, where | figures)
+        if self.progress:
+            self.progress(run.step, self.total_steps)
 
 
 def mark_of(coco: CocoFile) -> str:
