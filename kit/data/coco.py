@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kit.data.outlines import Outline
+from kit.data.run_lengths import outline_of_runs
 from kit.files import read_json, write_json
 
 UNKNOWN = -1  # label of an annotation whose category the file does not list
@@ -30,7 +31,9 @@ class Record:
     is_crowd: np.ndarray  # (N,) bool
     annotation_ids: np.ndarray  # (N,) int64; 0 where the file gives none
     areas_px2: np.ndarray  # (N,) float64, by which the evaluation tells small from large: of the mask, or of the box
-    outlines: list[Outline | None] | None = None  # N, as polygons of the file tell; None: none, of one or of all
+    outlines: list[Outline | None] | None = (
+        None  # N, as polygons or masks of the file tell; None: none, of one or of all
+    )
 
     def __post_init__(self) -> None:
         if self.outlines is not None and len(self.outlines) != len(self.labels):
@@ -143,8 +146,10 @@ def read_record(
 
 
 def outline_of(annotation: Mapping[str, Any]) -> Outline | None:
-    """The polygons of an annotation; None where it has none that enclose anything (run lengths are not read)."""
+    """The polygons of an annotation, or those around its mask; None where it has none that enclose anything."""
     parts = annotation.get("segmentation")
+    if isinstance(parts, dict) and not annotation.get("iscrowd"):
+        return outline_of_runs(parts)
     if not isinstance(parts, list) or annotation.get("iscrowd"):
         return None
     rings = [ring for part in parts if (ring := ring_of(part)) is not None]

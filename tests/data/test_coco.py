@@ -89,8 +89,24 @@ def test_polygons_are_read_and_written_back_as_they_stand(tmp_path):
     assert written[0]["segmentation"] == [POLYGON, [0, 0, 4, 0, 4, 3]] and "segmentation" not in written[1]
 
 
+def test_the_mask_of_an_object_gives_its_outline_and_that_of_a_crowd_none(tmp_path):
+    both = [annotation(id=1, segmentation=RUN_LENGTHS), annotation(id=2, segmentation=RUN_LENGTHS, iscrowd=1)]
+    first, second = read_coco(write_file(tmp_path / "x.json", both)).records[1].outlines
+    assert sorted(first[0].tolist()) == [[0, 5], [0, 8], [1, 5], [1, 8]] and second is None
+
+
 @pytest.mark.parametrize(
-    "nothing", [RUN_LENGTHS, None, [], "x", [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, "4", 5, 6]], [3, 4]]
+    "nothing",
+    [
+        RUN_LENGTHS | {"counts": [5, 3]},
+        None,
+        [],
+        "x",
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [[1, 2, 3, "4", 5, 6]],
+        [3, 4],
+    ],
 )
 def test_what_is_no_polygon_is_no_outline(tmp_path, nothing):
     coco = read_coco(write_file(tmp_path / "x.json", [annotation(id=1, segmentation=nothing)]))
