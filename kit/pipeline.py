@@ -160,7 +160,31 @@ def run_chain(steps: list[Step], data: Path, terminal: "Terminal", only: list[st
         if not force and is_finished(step, mark):
             terminal.say(f"{step.name}  finished before, skipped")
             continue
+        refuse_too_early(step)
         run_step(step, mark, terminal)
+
+
+def refuse_too_early(step: Step) -> None:
+    """Only with `only` can a step come before one that it builds on."""
+    left = ("metrics.json", "done.json")  # by the notebook alone, or by the pipeline
+    missing = [folder.name for folder in step.builds_on if not any((folder / name).is_file() for name in left)]
+    if missing:
+        raise ValueError(
+            f"{step.name}: it builds on {', '.join(missing)}, which this run has not finished; run that first"
+        )
+
+
+def refuse_missing_folders(steps: list[Step]) -> None:
+    """Said before anything runs, not after days of training. Scenes have been drawn by now."""
+    for step in steps:
+        wanted = [step.resolved["data"]]
+        if step.name == "04_pseudo_label":
+            wanted += inputs_of(step)
+        for source in wanted:
+            if not (ROOT / source).exists():
+                raise ValueError(
+                    f"{ROOT / source}: {step.name} expected this, found nothing; check the path in the params"
+                )
 
 
 def run_step(step: Step, mark: str, terminal: "Terminal") -> None:
@@ -329,6 +353,10 @@ def summary(run: Path) -> list[str]:
             f"{name.upper()} {metrics[name]:.3f}" for name in ("ap", "ap50", "f1") if metrics.get(name) is not None
         ]
         lines += [f"{step.name}  " + "  ".join(scores)] if scores else []
+        told = metrics.get("report") or {name[7:]: metrics[name] for name in metrics if name.startswith("report_")}
+        if told:
+            line = "  ".join(f"{name.upper()} {told[name]:.3f}" for name in ("ap", "ap50", "f1") if name in told)
+            lines.append(f"  on the images kept for the report  {line}")
         if metrics.get("submission"):
             lines.append(f"submission  {metrics['submission']}")
     lines += gain_lines(run)
@@ -403,6 +431,7 @@ def run_file(path: Path, terminal: Terminal, only: list[str], force: bool = Fals
     with alone_in(run):
         if data.draws_scenes:
             draw_scenes(data, terminal)
+        refuse_missing_folders(steps)
         run_chain(steps, data.data_folder, terminal, only, force)
     for line in [*summary(run), f"{clock(time.time() - started)} in all"]:
         terminal.say(line)

@@ -23,6 +23,8 @@ from kit.pipeline import (
     mark_of,
     plan,
     progress_line,
+    refuse_missing_folders,
+    refuse_too_early,
     run_chain,
     summary,
 )
@@ -277,6 +279,31 @@ def test_the_summary_names_scores_submission_pictures_and_notebooks(tmp_path):
     lines = summary(tmp_path)
     assert lines[0] == "06_ensemble  AP50 0.500  F1 0.250" and lines[1] == "submission  submissions/a.zip"
     assert "1 in" in lines[2] and lines[3].endswith("06_ensemble.ipynb")
+
+
+def test_the_summary_tells_the_scores_on_the_images_kept_for_the_report(tmp_path):
+    write_json(tmp_path / "03_train" / "metrics.json", {"ap": 0.5, "report": {"ap": 0.25, "ap50": 0.375, "f1": 0.125}})
+    write_json(tmp_path / "06_ensemble" / "metrics.json", {"ap": 0.5, "report_ap": 0.25})
+    told = [line for line in summary(tmp_path) if "report" in line]
+    assert [line.split("report  ")[1] for line in told] == ["AP 0.250  AP50 0.375  F1 0.125", "AP 0.250"]
+
+
+def test_a_step_alone_waits_for_those_it_builds_on(tmp_path):
+    step = replace(step_of(tmp_path, "a = 1"), builds_on=(tmp_path / "03_train",))
+    with pytest.raises(ValueError, match="one: it builds on 03_train, which this run has not finished"):
+        run(tmp_path, step)
+    write_json(tmp_path / "03_train" / "metrics.json", {})
+    refuse_too_early(step)
+
+
+def test_missing_folders_are_told_before_anything_runs(tmp_path):
+    there = step_of(tmp_path, "a = 1", name="04_pseudo_label", data=str(tmp_path), unlabelled=[])
+    with pytest.raises(ValueError, match=r"images/unlabelled: 04_pseudo_label expected this, found nothing"):
+        refuse_missing_folders([there])
+    (tmp_path / "images" / "unlabelled").mkdir(parents=True)
+    refuse_missing_folders([there])
+    with pytest.raises(ValueError, match="one expected this"):
+        refuse_missing_folders([step_of(tmp_path, "a = 1", data=str(tmp_path / "mien"))])
 
 
 def test_the_summary_tells_the_gain_of_each_step_whichever_way_it_went(tmp_path):

@@ -327,14 +327,18 @@ def renumbered(records: Iterable[Record]) -> list[Record]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks every part of a data set folder; 1 if there is a problem."""
+    """Checks every part of a data set folder; 1 if there is a problem, 2 if there is no data set."""
     parser = argparse.ArgumentParser(prog="python -m kit.data.check", description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="with images/{train,val} and annotations/instances_{train,val}.json")
     parser.add_argument("--json", type=Path, help="also write the reports here")
     options = parser.parse_args(arguments)
-    splits = find_dataset(options.folder)
-    parts: list[Split] = [splits.train, *([splits.val] if splits.val else []), *splits.others.values()]
-    reports = [check_dataset(part.annotations, part.images) for part in parts]
+    try:
+        splits = find_dataset(options.folder)
+        parts: list[Split] = [splits.train, *([splits.val] if splits.val else []), *splits.others.values()]
+        reports = [check_dataset(part.annotations, part.images) for part in parts]
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print("\n\n".join(report.table() for report in reports))
     if options.json:
         write_json(options.json, [report.to_json() for report in reports], indent=1)

@@ -231,3 +231,9 @@ def test_real_data_sets_have_no_problems(name):
     val = find_dataset(folder).val
     report = check_dataset(val.annotations, val.images)
     assert not report.fatal and report.images > 0
+
+
+def test_the_command_says_in_one_line_that_there_is_no_data_set(tmp_path, capsys):
+    assert main([str(tmp_path / "mien")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "mien: expected the folder of a COCO data set" in error
