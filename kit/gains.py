@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from kit.data.coco import CocoFile, as_coco
 from kit.data.views import group_of
-from kit.metrics import Groups, Level, Matches, Thresholds, f1_at, match, search_thresholds
+from kit.metrics import Groups, Level, Matches, Thresholds, cross_fit, f1_at, match, search_thresholds
 from kit.metrics.bootstrap import Difference, official_f1, paired_difference
 from kit.metrics.f1 import mean_defined
 from kit.metrics.result import interpolated_precision
@@ -108,8 +107,12 @@ def within(predictions: Results, coco: CocoFile) -> Results:
 
 
 def search_level(matches: Matches, groups: Groups, level: Level) -> Thresholds:
-    by_group = {image_id: groups[image_id] for image_id in matches.image_ids} if level == "class_group" else None
-    return search_thresholds(matches, by_group)[level]
+    return search_thresholds(matches, groups_for(matches, groups, level))[level]
+
+
+def groups_for(matches: Matches, groups: Groups, level: Level) -> Groups | None:
+    """Of these images alone: a group that none of them is in would have no threshold to be fitted."""
+    return {image_id: groups[image_id] for image_id in matches.image_ids} if level == "class_group" else None
 
 
 def ap_and_ap50(matches: Matches) -> tuple[float, float]:
@@ -120,14 +123,9 @@ def ap_and_ap50(matches: Matches) -> tuple[float, float]:
 
 def held_out(matches: Matches, folds: Mapping[int, int], groups: Groups, level: Level) -> Matches:
     """What thresholds keep that were fitted without the image's own fold; of a single fold, those fitted on itself."""
-    names = sorted({folds[image_id] for image_id in matches.image_ids})
-    fold = np.array([folds[image_id] for image_id in matches.image_ids])  # (images,)
-    kept = np.zeros(len(matches.score), dtype=bool)
-    for name in names:
-        others = [image_id for image_id in matches.image_ids if folds[image_id] != name]
-        fitted = search_level(matches.subset(others) if others else matches, groups, level)
-        kept |= (fold[matches.image] == name) & kept_by(matches, fitted, groups)
-    return matches.keep(kept)
+    if len({folds[image_id] for image_id in matches.image_ids}) < 2:
+        return matches.keep(kept_by(matches, search_level(matches, groups, level), groups))
+    return matches.keep(cross_fit(matches, folds, groups_for(matches, groups, level)).kept[level])
 
 
 # --- step by step ---

@@ -18,13 +18,13 @@ from kit.data.coco import CocoFile, Record, as_coco
 from kit.data.unlabelled import Listing
 from kit.data.views import View, view_of
 from kit.dfine.weights import read_weights
-from kit.ensemble import Method, Result, fuse_with_members
+from kit.ensemble import Result, fuse_with_members
 from kit.files import sha256
 from kit.metrics import Matches, match
 from kit.pseudo_rules import NEVER, Rule, deciding
 from kit.shards import Plan
-from kit.sources import source_names
-from kit.tta import WHOLE, without_doubles
+from kit.sources import Fusion, source_names
+from kit.tta import WHOLE, ready_for_a_mean
 
 BINS = 50  # of the score, in the counts
 OTHER_CLASS_IOU = 0.8  # of two labels of different classes that overlap more, the surer stays
@@ -94,17 +94,6 @@ def voice_names(plans: Sequence[Plan], teachers: Sequence[Teacher]) -> list[str]
 # --- what they say together ---
 
 
-@dataclass(frozen=True)
-class Fusion:
-    """How boxes of several voices become one. A single voice needs no vote: of its boxes on one object (nms) the
-    surest stays."""
-
-    method: Method = "wbf"
-    iou: float = 0.55
-    skip: float = 0.01
-    top_k: int = 300
-
-
 def fused_shards(
     plans: Sequence[Plan], teachers: Sequence[Teacher], fusion: Fusion
 ) -> Iterator[tuple[list[dict[str, Any]], list[Result]]]:
@@ -124,15 +113,14 @@ def fused_shards(
 
 
 def fused(said: Mapping[Voice, list[Result]], images: Sequence[Mapping[str, Any]], fusion: Fusion) -> list[Result]:
-    """One list for all voices; each is freed of its own weak doubles before a mean is taken, as in kit.tta."""
+    """One list for all voices. A single one needs no vote: of its boxes on one object (nms) the surest stays."""
     voices, weights, lists = list(said), [voice.weight for voice in said], list(said.values())
     sizes_hw = {image["id"]: (image["height"], image["width"]) for image in images}
-    if len(voices) > 1 and fusion.method in ("wbf", "nmw"):
-        lists = [without_doubles(each, sizes_hw, fusion.iou) for each in lists]
+    method = fusion.method if len(voices) > 1 else "nms"
     found, members = fuse_with_members(
-        lists,
+        ready_for_a_mean(lists, sizes_hw, method, fusion.iou),
         sizes_hw,
-        method=fusion.method if len(voices) > 1 else "nms",
+        method=method,
         iou=fusion.iou,
         skip=fusion.skip,
         weights=weights if len(set(weights)) > 1 else None,  # with weights nms lowers all scores

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kit.data.augment import resized
 from kit.data.coco import CocoFile, Record
-from kit.data.dataset import one_thread_each, read_image, to_tensor
+from kit.data.dataset import one_thread_each, read_indexed, to_tensor
 from kit.data.picture import Size
 from kit.dfine.decoder import Output
 from kit.dfine.detector import STRIDE, Detector
@@ -153,16 +153,24 @@ def fuse_lists(
     weights: Sequence[float] | None = None,
     top_k: int | None = None,
 ) -> Results:
-    """Several lists as one; a single list stays as it is.
-
-    A detector that is trained without NMS leaves weak doubles of its own boxes. WBF would put them into the mean and
-    so lower the score of the very objects it is sure of, so each list is freed of them first.
-    """
+    """Several lists as one; a single list stays as it is."""
     if len(lists) == 1:
         return lists[0]
-    if method in ("wbf", "nmw"):
-        lists = [without_doubles(each, sizes_hw, iou) for each in lists]
+    lists = ready_for_a_mean(lists, sizes_hw, method, iou)
     return fuse(lists, sizes_hw, method=method, iou=iou, skip=skip, weights=weights, top_k=top_k)
+
+
+def ready_for_a_mean(
+    lists: Sequence[Results], sizes_hw: Mapping[int, Size], method: Method, iou: float
+) -> Sequence[Results]:
+    """The lists, each freed of its own weak doubles where the method takes a mean.
+
+    A detector that is trained without NMS leaves doubles of its boxes. WBF would put them into the mean and so lower
+    the score of the very objects it is sure of.
+    """
+    if method not in ("wbf", "nmw"):
+        return lists
+    return [without_doubles(each, sizes_hw, iou) for each in lists]
 
 
 def without_doubles(results: Results, sizes_hw: Mapping[int, Size], iou: float) -> Results:
@@ -284,14 +292,7 @@ class ShownImages(Dataset[Shown]):
 
     def read(self, row: int) -> np.ndarray:
         """(H, W, C) uint8."""
-        record = self.coco.records[row]
-        picture = read_image(self.images / record.file_name, self.channels)
-        if picture.shape[:2] != record.size_hw:
-            raise ValueError(
-                f"{self.images / record.file_name}: expected height, width {record.size_hw} as in {self.coco.path}, "
-                f"got {picture.shape[:2]}; run the check of the data set"
-            )
-        return picture
+        return read_indexed(self.coco, self.images, row, self.channels)
 
     def show(self, picture: np.ndarray, record: Record) -> Shown:
         inputs = {}

@@ -12,7 +12,6 @@ from kit.data.unlabelled import Listing
 from kit.data.views import TRACK4_VIEW
 from kit.dfine.weights import save_weights
 from kit.pseudo import (
-    Fusion,
     Sifted,
     Voice,
     agreement,
@@ -27,6 +26,7 @@ from kit.pseudo import (
 )
 from kit.pseudo_rules import parse_rules
 from kit.shards import Settings, make_plan, work
+from kit.sources import Fusion
 from tests import tiny
 
 CATEGORIES = [{"id": 3, "name": "Bus"}, {"id": 7, "name": "Car"}]

@@ -77,14 +77,19 @@ class CocoDataset(Dataset[Sample]):
 
     def load(self, index: int) -> Picture:
         """The image as stored, with the boxes that can be targets."""
-        record = self.coco.records[index]
-        image = read_image(self.images / record.file_name, self.channels)
-        if image.shape[:2] != record.size_hw:
-            raise ValueError(
-                f"{self.images / record.file_name}: expected height, width {record.size_hw} as in {self.coco.path}, "
-                f"got {image.shape[:2]}; run the check of the data set"
-            )
-        return picture_of(record, image)
+        return picture_of(self.coco.records[index], read_indexed(self.coco, self.images, index, self.channels))
+
+
+def read_indexed(coco: CocoFile, images: Path, index: int, channels: int = 3) -> np.ndarray:
+    """The image of a record, (H, W, C) uint8; ValueError where it has not the size that the file tells."""
+    record = coco.records[index]
+    image = read_image(images / record.file_name, channels)
+    if image.shape[:2] != record.size_hw:
+        raise ValueError(
+            f"{images / record.file_name}: expected height, width {record.size_hw} as in {coco.path}, "
+            f"got {image.shape[:2]}; run the check of the data set"
+        )
+    return image
 
 
 def targets_of(record: Record) -> tuple[np.ndarray, np.ndarray]:

@@ -195,6 +195,7 @@ class CrossFit:
     fitted: dict[Level, float]
     held_out: dict[Level, float]
     thresholds: dict[Hashable, dict[Level, Thresholds]]  # of each fold, fitted on the others
+    kept: dict[Level, np.ndarray]  # (detections,) bool, what those of the fold keep of the image's detections
 
 
 def cross_fit(matches: Matches, folds: Mapping[int, Hashable], groups: Groups | None = None) -> CrossFit:
@@ -218,4 +219,5 @@ def cross_fit(matches: Matches, folds: Mapping[int, Hashable], groups: Groups | 
         {level: f1_at(matches, found, groups) for level, found in fitted.items()},
         {level: mean_f1(class_f1(matches.keep(mask))) for level, mask in kept.items()},
         thresholds,
+        kept,
     )
