@@ -134,7 +134,7 @@ def sources() -> dict[str, str]:
 
 def data_fingerprint(folder: Path) -> str:
     """Of the annotations; images are taken to stay with them."""
-    marks = {path.name: sha256(path) for path in sorted((folder / "annotations").glob("*.json"))}
+    marks = {path.name: sha256(path) for path in sorted((folder / "annotations").glob("*.json*"))}
     return hashlib.sha256(json.dumps(marks).encode()).hexdigest()
 
 

@@ -16,6 +16,7 @@ from kit.pipeline import (
     Terminal,
     alone_in,
     clock,
+    data_fingerprint,
     failure,
     fingerprint,
     is_finished,
@@ -108,6 +109,14 @@ def test_the_fingerprint_changes_with_the_files_that_parameters_name(tmp_path):
     before = fingerprint(step, "data")
     write_text(weights, "2")
     assert fingerprint(step, "data") != before and mark_of("owner/model") is None
+
+
+@pytest.mark.parametrize("name", ["instances_train.json", "instances_train.json.gz"])
+def test_the_fingerprint_of_the_data_changes_with_its_annotations(tmp_path, name):
+    write_json(tmp_path / "annotations" / name, [1])
+    before = data_fingerprint(tmp_path)
+    write_json(tmp_path / "annotations" / name, [2])
+    assert data_fingerprint(tmp_path) != before
 
 
 def test_the_fingerprint_changes_with_the_images_without_labels(tmp_path):
