@@ -1,7 +1,7 @@
 # On a machine with Python 3.11 and nothing else: make demo. The first call of any target makes the environment in .venv.
 # PYTHON=...              the Python that makes it (3.11 or 3.12); without it, the first suitable one on the PATH
 # CONDA=conda             made by conda, mamba or micromamba from environment.yml, TensorRT included
-# EXTRAS=dev,tensorrt     made by venv and uv, TensorRT included
+# EXTRAS=dev,openvino,media,demo,tensorrt   made by venv and uv, TensorRT included
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -9,7 +9,7 @@ SHELL := bash
 
 VENV := .venv
 READY := $(VENV)/ready
-EXTRAS ?= dev
+EXTRAS ?= dev,openvino,media,demo
 PARAMS ?= demo
 SUITABLE := import sys; assert (3, 11) <= sys.version_info[:2] < (3, 13); print(sys._base_executable)
 
@@ -51,7 +51,7 @@ format: env     ## rewrite layout, imports and notebook outputs
 
 lock: env       ## write constraints.txt anew: what the versions in pyproject.toml resolve to
 	uv pip compile --quiet --upgrade --python-version 3.11 --python-platform x86_64-unknown-linux-gnu \
-	    --extra dev --no-header --no-annotate --output-file constraints.txt pyproject.toml
+	    --extra dev --extra openvino --extra media --extra demo --no-header --no-annotate --output-file constraints.txt pyproject.toml
 
 demo run smoke lab test test-gpu check format lock: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 

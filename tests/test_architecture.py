@@ -21,8 +21,8 @@ WINGS = {  # wing: (step, its files and folders under kit/)
         "train", "optimisation", "metrics", "predict", "tta", "ensemble", "fusion", "sources", "gains", "soup",
         "stage2", "shards", "pseudo", "pseudo_rules",
     )),
-    "deploy": (3, ("deploy",)),
     "top": (4, ("submission", "competitions", "errors", "label_mistakes", "fiftyone_export", "plots", "pipeline")),
+    "deploy": (5, ("deploy", "predictor", "media", "demo")),
 }  # fmt: skip
 HOMELESS = {"utils", "util", "misc", "common", "helpers", "helper", "tools", "core"}
 FRAMEWORKS = {"pytorch_lightning", "lightning", "wandb", "mlflow", "detectron2", "mmdet", "ultralytics", "accelerate"}

@@ -19,7 +19,7 @@ from kit.params import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CORE = [Requirement(line) for line in PROJECT["dependencies"]]
-DEV = [Requirement(line) for line in EXTRAS["dev"]]
+OPTIONAL = [Requirement(line) for name, lines in EXTRAS.items() if name != "tensorrt" for line in lines]
 CONDA = read_yaml(ROOT / "environment.yml")
 CONSTRAINTS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
 
@@ -28,14 +28,14 @@ def pip_lines() -> list[str]:
     return next(each["pip"] for each in CONDA["dependencies"] if isinstance(each, dict))
 
 
-@pytest.mark.parametrize("requirement", CORE + DEV, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", CORE + OPTIONAL, ids=lambda requirement: requirement.name)
 def test_a_dependency_is_pinned_to_its_minor_version_and_the_constraints_keep_to_it(requirement):
     (specifier,) = requirement.specifier
     assert specifier.operator in ("~=", "==") and specifier.version.count(".") >= 2
     assert CONSTRAINTS[canonicalize_name(requirement.name)] in requirement.specifier
 
 
-@pytest.mark.parametrize("requirement", CORE + DEV, ids=lambda requirement: requirement.name)
+@pytest.mark.parametrize("requirement", CORE + OPTIONAL, ids=lambda requirement: requirement.name)
 def test_what_is_installed_is_what_is_asked_for(requirement):
     assert version(requirement.name) in requirement.specifier
 
@@ -53,8 +53,8 @@ def test_the_constraints_hold_versions_and_no_address():
 
 
 def test_tensorrt_is_an_extra_that_nothing_else_asks_for():
-    assert list(EXTRAS) == ["dev", "tensorrt"] and len(EXTRAS["tensorrt"]) == 1
-    assert [requirement.name for requirement in CORE + DEV if "tensorrt" in requirement.name.lower()] == []
+    assert list(EXTRAS) == ["dev", "openvino", "media", "demo", "tensorrt"] and len(EXTRAS["tensorrt"]) == 1
+    assert [requirement.name for requirement in CORE + OPTIONAL if "tensorrt" in requirement.name.lower()] == []
     assert [name for name in CONSTRAINTS if "tensorrt" in name] == []
 
 
