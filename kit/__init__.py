@@ -4,21 +4,38 @@ Letters of tensor shapes, everywhere in kit: B images, Q queries, N objects of o
 C channels, H, W height and width, S tokens of all levels, P sampling points, R bins.
 """
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if "torch" not in sys.modules:  # it reads this when it is loaded; busy waiting on shared cores slows it up to 25 times
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from kit.dfine.detector import SIZES, Detector
     from kit.dfine.weights import load_detector, load_weights, save_weights
     from kit.metrics import evaluate
     from kit.predict import predict_dataset
+    from kit.predictor import Predictor
     from kit.train import fit
 
-__all__ = ["SIZES", "Detector", "evaluate", "fit", "load_detector", "load_weights", "predict_dataset", "save_weights"]
+__all__ = [
+    "SIZES",
+    "Detector",
+    "Predictor",
+    "evaluate",
+    "fit",
+    "load_detector",
+    "load_weights",
+    "predict_dataset",
+    "save_weights",
+]
 
 HOMES = {
     "SIZES": "kit.dfine.detector",
     "Detector": "kit.dfine.detector",
+    "Predictor": "kit.predictor",
     "evaluate": "kit.metrics",
     "fit": "kit.train",
     "load_detector": "kit.dfine.weights",

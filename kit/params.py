@@ -32,10 +32,11 @@ Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Parts = Annotated[int, Field(ge=2)]
 Side = Annotated[int, Field(ge=32, multiple_of=32)]  # the detector's coarsest stride is 32
 
 NotebookName = Literal[
-    "01_eda", "02_augment", "03_train", "04_pseudo_label", "05_stage2", "06_ensemble", "08_errors"
+    "01_eda", "02_augment", "03_train", "04_pseudo_label", "05_stage2", "06_ensemble", "07_jetson_export", "08_errors"
 ]  # in the order they are run
 SHORT: tuple[NotebookName, ...] = ("01_eda", "03_train", "06_ensemble", "08_errors")
 
@@ -154,7 +155,7 @@ class EdaParams(SceneParams):
 
     labels_only: bool = False  # read no image file: they may even be missing
     near_bits: Annotated[int, Field(ge=0, le=128)] = 24  # pictures that differ by no more of 256 are near duplicates
-    train_folds: Annotated[int, Field(ge=2)] = 5  # of the train part, by camera; fewer where there are fewer cameras
+    train_folds: Parts = 5  # of the train part, by camera; fewer where there are fewer cameras
     seed: Whole = 0
     examples: Count = 8  # pictures in a gallery
 
@@ -402,7 +403,7 @@ class EnsembleParams(FuseParams):
     min_score: Share = 0.01  # lower ones are never looked at again
     allow_missing_images: bool = False  # of those where nothing at all is found; thresholds may empty an image
     thresholds: Literal["none", "global", "class", "class_group"] = "class"  # a group is day or night, by the file name
-    folds: Annotated[int, Field(ge=2)] = 5  # parts of val: thresholds are fitted without a part and judged on it
+    folds: Parts = 5  # parts of val: thresholds are fitted without a part and judged on it
     log: bool = True  # a line in submissions/log.csv
     note: str = ""  # goes into that line
     seed: Whole = 0
@@ -420,6 +421,42 @@ class EnsembleParams(FuseParams):
         """Of the models that are named, or of the trainings that this run has."""
         own = [self.folder_of(name) for name in ("03_train", "05_stage2") if self.has(name)]
         paths = [ROOT / each for each in self.models] or own
+        return [path if path.suffix in (".pt", ".pth", ".safetensors") else path / "best.pt" for path in paths]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class JetsonParams(Params):
+    """Parameters of 07_jetson_export. Of the training, a detector knows its size, classes and input."""
+
+    notebook: ClassVar[str] = "07_jetson_export"
+
+    deploy_models: list[Text] = field(default_factory=list)  # folders of trainings or weights; none: the run's last one
+    deploy_sides_px: list[Side] = field(default_factory=list)  # longer sides of the input to try; none: as trained
+    precisions: list[Literal["fp16", "int8"]] = field(default_factory=lambda: ["fp16"])  # beside fp32; int8: minutes
+    runtimes: list[Literal["torch", "compiled", "onnxruntime", "openvino", "tensorrt"]] = field(
+        default_factory=list
+    )  # to be measured; none: all that this machine has
+    gate_images: Count = 50  # of val, on which each file has to find what the checkpoint finds
+    gate_attempts: Count = 3  # at an fp16 file, each with more in fp32
+    allow_drop: bool = False  # keep a file that finds less than the gate allows
+    calibration_images: Count = 300  # of train, for int8
+    int8_drop: Share = 0.01  # of AP, that int8 may cost
+    given: list[Text] = field(default_factory=list)  # measured on the Jetson, such as "s@960: 27.4 FPS, F1 0.61"
+    fps_images: Count = 200  # of val, that the rate is taken from
+    bench_batches: list[Count] = field(default_factory=lambda: [1, 2, 4, 8])
+    bench_rounds: Count = 20  # each runtime and batch in turn
+    report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
+    thresholds: Literal["none", "global", "class", "class_group"] = "class"  # a group is day or night, by the file name
+    folds: Parts = 5  # parts of val: thresholds are fitted without a part and judged on it
+    workspace_mib: Count = 4096  # memory for building a TensorRT engine
+    seed: Whole = 0
+    examples: Count = 8
+
+    @property
+    def weights_files(self) -> list[Path]:
+        """Of the models that are named, or of the last training that this run has."""
+        own = [self.folder_of(name) for name in ("05_stage2", "03_train") if self.has(name)]
+        paths = [ROOT / each for each in self.deploy_models] or own[:1]
         return [path if path.suffix in (".pt", ".pth", ".safetensors") else path / "best.pt" for path in paths]
 
 
@@ -449,7 +486,16 @@ class ErrorsParams(Params):
 NOTEBOOKS: Mapping[str, type[Params]] = MappingProxyType(  # in the order they are run
     {
         each.notebook: each
-        for each in (EdaParams, AugmentParams, TrainParams, PseudoParams, Stage2Params, EnsembleParams, ErrorsParams)
+        for each in (
+            EdaParams,
+            AugmentParams,
+            TrainParams,
+            PseudoParams,
+            Stage2Params,
+            EnsembleParams,
+            JetsonParams,
+            ErrorsParams,
+        )
     }
 )
 

@@ -29,6 +29,7 @@ BUILDS_ON = {  # as far as a run has them; the others need the data alone
     "04_pseudo_label": ("03_train",),
     "05_stage2": ("03_train", "04_pseudo_label"),
     "06_ensemble": ("03_train", "05_stage2"),
+    "07_jetson_export": ("03_train", "05_stage2"),
     "08_errors": ("03_train", "04_pseudo_label", "05_stage2", "06_ensemble"),
 }
 INPUTS = (
@@ -38,6 +39,7 @@ INPUTS = (
     "teachers",
     "soup",
     "models",
+    "deploy_models",
     "results",
     "results_submit",
 )  # parameters that name files
@@ -357,6 +359,8 @@ def summary(run: Path) -> list[str]:
         if told:
             line = "  ".join(f"{name.upper()} {told[name]:.3f}" for name in ("ap", "ap50", "f1") if name in told)
             lines.append(f"  on the images kept for the report  {line}")
+        if metrics.get("final"):
+            lines.append(f"  {metrics['final']}")
         if metrics.get("submission"):
             lines.append(f"submission  {metrics['submission']}")
     lines += gain_lines(run)

@@ -112,6 +112,7 @@ def test_every_parameter_is_used_or_belongs_to_all(path):
         "run": "params.out", "notebooks": "params.out", "data": "params.(data|train)_folder",
         "height_px": "params.size_hw", "width_px": "params.size_hw",
         "weights": "params.weights_source", "trained": "params.trained_folder", "models": "params.weights_files",
+        "deploy_models": "params.weights_files",
         "strong_until": "params.strong_until_epoch", "perspective": "params.perspective_folder",
     }  # fmt: skip
     names = NOTEBOOKS[path.stem].names()

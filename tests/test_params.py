@@ -10,6 +10,7 @@ from kit.params import (
     ROOT,
     EdaParams,
     EnsembleParams,
+    JetsonParams,
     Params,
     TrainParams,
     default_of,
@@ -245,6 +246,16 @@ def test_an_ensemble_reads_the_models_it_is_told_or_those_of_its_run() -> None:
         ROOT / "b/x.pt",
     ]
     assert EnsembleParams(notebooks=["06_ensemble"]).weights_files == []
+
+
+def test_the_last_training_of_the_run_is_deployed_or_those_that_are_named() -> None:
+    run = JetsonParams(notebooks=["03_train", "05_stage2", "07_jetson_export"])
+    assert run.weights_files == [run.folder_of("05_stage2") / "best.pt"]
+    assert JetsonParams(notebooks=["03_train"]).weights_files == [run.folder_of("03_train") / "best.pt"]
+    assert JetsonParams(deploy_models=["a/03_train", "b/x.pt"]).weights_files == [
+        ROOT / "a/03_train/best.pt",
+        ROOT / "b/x.pt",
+    ]
 
 
 def test_results_of_others_need_a_twin_on_the_part_that_is_sent() -> None:

@@ -297,6 +297,11 @@ def test_the_summary_tells_the_scores_on_the_images_kept_for_the_report(tmp_path
     assert [line.split("report  ")[1] for line in told] == ["AP 0.250  AP50 0.375  F1 0.125", "AP 0.250"]
 
 
+def test_the_summary_tells_which_detector_wins_the_final(tmp_path):
+    write_json(tmp_path / "07_jetson_export" / "metrics.json", {"f1": 0.5, "final": "Submit s@960: 27.4 FPS"})
+    assert summary(tmp_path)[:2] == ["07_jetson_export  F1 0.500", "  Submit s@960: 27.4 FPS"]
+
+
 def test_a_step_alone_waits_for_those_it_builds_on(tmp_path):
     step = replace(step_of(tmp_path, "a = 1"), builds_on=(tmp_path / "03_train",))
     with pytest.raises(ValueError, match="one: it builds on 03_train, which this run has not finished"):

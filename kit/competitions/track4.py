@@ -36,12 +36,12 @@ def rules(images: Images, category_ids: Sequence[int], **limits: Any) -> Rules:
 
 
 def track4_image_id(file_name: str) -> int:
-    """camera{C}_{S}_{F}.png -> the digits of camera, scene (M 0, A 1, E 2, N 3) and frame, one after the other."""
+    """camera{C}_{S}_{F}.png -> the numbers of camera, scene (M 0, A 1, E 2, N 3) and frame, written in a row."""
     found = FILE_NAME.fullmatch(PurePath(file_name).name)
     if not found:
         raise ValueError(f"file name must be camera<C>_<M, A, E or N>_<F>.png, got {file_name!r}")
     camera, scene, frame = found.groups()
-    return int(f"{camera}{'MAEN'.index(scene)}{frame}")
+    return int(f"{int(camera)}{'MAEN'.index(scene)}{int(frame)}")  # numbers: leading zeros go, as the organisers' do
 
 
 def track4_image_ids(file_names: Iterable[str]) -> dict[str, int]:

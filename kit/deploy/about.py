@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from kit.dfine.detector import Detector
+from kit.dfine.detector import STRIDE, Detector
 from kit.dfine.weights import load_detector
 from kit.files import sha256
 
@@ -32,6 +32,7 @@ class About:
     top_k: int
     batch: int | None = None  # the only one the file takes; None: any
     dynamic_size: bool = False  # other heights and widths too, multiples of 32
+    min_area_px: int = 0  # of a dynamic size: height x width at least, so that there are enough tokens for all queries
     input: Input = "float"
     precision: Precision = "fp32"
     source: str = ""  # sha256 of the checkpoint
@@ -40,6 +41,19 @@ class About:
     @property
     def size_hw(self) -> tuple[int, int]:
         return self.height_px, self.width_px
+
+    def check_size_hw(self, size_hw: tuple[int, int]) -> None:
+        """ValueError where the file cannot take an input of this size."""
+        if self.dynamic_size:
+            fits = not any(side % STRIDE or side < STRIDE for side in size_hw)
+            fits = fits and size_hw[0] * size_hw[1] >= self.min_area_px
+            expected = f"multiples of {STRIDE}, height x width at least {self.min_area_px} px"
+        else:
+            fits, expected = tuple(size_hw) == self.size_hw, f"{self.height_px} x {self.width_px} (height x width)"
+        if not fits:
+            raise ValueError(
+                f"input of {size_hw[0]} x {size_hw[1]} px: expected {expected}; resize the images, or export for them"
+            )
 
     def as_json(self) -> str:
         return json.dumps({"format": FORMAT} | asdict(self))

@@ -1,19 +1,40 @@
 """Runtimes: what runs an exported file or a checkpoint, all of them behind one call."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from kit.deploy.about import INPUTS, KEY, About, read_checkpoint
 from kit.deploy.graph import Deployed
+from kit.deploy.threads import thread_count, torch_threads
 
 Runtime = Literal["torch", "compiled", "onnxruntime", "openvino", "tensorrt"]
+Size = tuple[int, int]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+CHECKPOINT: tuple[Runtime, ...] = (
+    "torch",
+    "compiled",
+)  # what runs a file of any other ending; the first is the default
+ENDINGS: dict[str, tuple[Runtime, ...]] = {
+    ".onnx": ("onnxruntime", "openvino"),
+    ".xml": ("openvino",),
+    ".engine": ("tensorrt",),
+    ".plan": ("tensorrt",),
+}
+PROVIDERS = {"CUDAExecutionProvider": {"use_tf32": "0"}, "CPUExecutionProvider": {}}  # fp32 is fp32 on a GPU too
+WRONG = "Pad_Fusion"  # of ONNX Runtime: where zeros are padded before a MaxPool it pads with minus infinity
 
 
 @dataclass(frozen=True)
@@ -37,17 +58,87 @@ class Runner(Protocol):
         ...
 
 
-def open_runner(source: Path | str, runtime: Runtime | None = None, device: str | None = None) -> Runner:
-    """A runner for a file: .onnx, .xml (OpenVINO), .engine (TensorRT), or a checkpoint, which torch runs.
+def open_runner(
+    source: Path | str,
+    runtime: Runtime | None = None,
+    device: str | None = None,
+    *,
+    size_hw: Size | None = None,
+    top_k: int = 300,
+    threads: int | None = None,
+    half: bool = False,
+) -> Runner:
+    """A runner for a file: .onnx, .xml (OpenVINO), .engine or .plan (TensorRT), or a checkpoint, which torch runs.
 
-    runtime: None takes the file's own; device: None takes the GPU where there is one.
+    runtime: None takes the file's own; device: None takes the GPU where there is one; size_hw: of the input, where the
+    file leaves it open; top_k and half (in half precision, on a GPU) are for checkpoints: a file has its own.
     """
-    ending = Path(source).suffix
-    if ending == ".onnx" and runtime in (None, "onnxruntime"):
-        return OnnxRunner(source, device)
-    if ending in (".xml", ".onnx") and runtime in (None, "openvino"):
-        return OpenVinoRunner(source)
-    return TorchRunner(source, device)
+    match runtime_for(source, runtime):
+        case "onnxruntime":
+            runner: Runner = OnnxRunner(source, device, threads)
+        case "openvino":
+            runner = OpenVinoRunner(source, device, threads)
+        case "tensorrt":
+            runner = import_module("kit.deploy.tensorrt_runner").TensorRtRunner(source)
+        case "compiled":
+            return CompiledRunner(source, device, size_hw=size_hw, top_k=top_k, threads=threads, half=half)
+        case _:
+            return TorchRunner(source, device, size_hw=size_hw, top_k=top_k, threads=threads, half=half)
+    if size_hw is not None:
+        runner.about = of_size(runner.about, size_hw, source)
+    return runner
+
+
+def runtime_for(source: Path | str, runtime: Runtime | None = None) -> Runtime:
+    """What runs the file; ValueError where `runtime` cannot."""
+    ending = Path(source).suffix.lower()
+    able = ENDINGS.get(ending, CHECKPOINT)
+    if runtime is not None and runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}")
+    if runtime is not None and runtime not in able:
+        kind = f"a file {ending}" if ending in ENDINGS else "a checkpoint"
+        mend = "kit.deploy.choice.open_fastest exports a checkpoint first" if able == CHECKPOINT else "export it again"
+        raise ValueError(f"{source}: {kind} is run by {' or '.join(able)}, not by {runtime}; {mend}")
+    return runtime or able[0]
+
+
+def installed_runtimes(source: Path | str, device: str | None = None) -> list[Runtime]:
+    """Those that could run the file here, on `cuda` or `cpu`; None: the GPU where there is one."""
+    on_gpu = chosen_device(device) == "cuda"
+    present = {
+        "torch": True,
+        "compiled": True,
+        "onnxruntime": not on_gpu or "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+        "openvino": not on_gpu and find_spec("openvino") is not None,
+        "tensorrt": on_gpu and find_spec("tensorrt") is not None,
+    }
+    return [each for each in ENDINGS.get(Path(source).suffix.lower(), CHECKPOINT) if present[each]]
+
+
+def of_size(about: About, size_hw: Size, source: Path | str) -> About:
+    """With another size of the input, where the file leaves it open."""
+    try:
+        about.check_size_hw(size_hw)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return replace(about, height_px=size_hw[0], width_px=size_hw[1])
+
+
+def checked(images: np.ndarray, sizes_hw: np.ndarray, about: About) -> tuple[np.ndarray, np.ndarray]:
+    """ValueError where a runner cannot take them: images (B, H, W, C) uint8, sizes_hw (B, 2)."""
+    height, width = images.shape[1:3] if about.dynamic_size and images.ndim == 4 else about.size_hw
+    expected = (about.batch or max(len(images), 1), height, width, about.channels)
+    if images.dtype != np.uint8 or images.shape != expected:
+        raise ValueError(
+            f"images must be uint8 {expected}, got {images.dtype} {images.shape}; resize, or pad the batch"
+        )
+    about.check_size_hw((height, width))
+    if np.shape(sizes_hw) != (len(images), 2):
+        raise ValueError(f"sizes_hw must be ({len(images)}, 2), a height and a width each, got {np.shape(sizes_hw)}")
+    return images, np.ascontiguousarray(sizes_hw, np.float32)
+
+
+# --- torch ---
 
 
 class TorchRunner:
@@ -55,17 +146,80 @@ class TorchRunner:
 
     runtime: Runtime = "torch"
 
-    def __init__(self, source: Path | str, device: str | None = None):
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        detector, self.about = read_checkpoint(source)
-        module = Deployed(detector, self.about.top_k)
-        self.module = module.to(self.device).to(memory_format=torch.channels_last).eval()
+    def __init__(
+        self,
+        source: Path | str,
+        device: str | None = None,
+        *,
+        size_hw: Size | None = None,
+        top_k: int = 300,
+        threads: int | None = None,
+        half: bool = False,
+    ):
+        self.device, self.threads, self.half = chosen_device(device), thread_count(threads), half
+        if half and self.device == "cpu":
+            raise ValueError(f"{source}: half precision is for a GPU, here the device is cpu; leave half out")
+        detector, about = read_checkpoint(source, top_k)
+        about = replace(about, dynamic_size=True)  # torch takes what comes
+        self.about = of_size(about, size_hw or about.size_hw, source)
+        module = Deployed(detector, self.about.top_k, uint8_input=True)
+        self.module: Any = module.to(self.device).to(memory_format=torch.channels_last).eval()
 
     def __call__(self, images: np.ndarray, sizes_hw: np.ndarray) -> Found:
-        batch = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 255  # channels last already
-        with torch.inference_mode():
-            boxes, scores, labels = self.module(batch, torch.from_numpy(sizes_hw).to(self.device))
-        return Found(boxes.cpu().numpy(), scores.cpu().numpy(), labels.cpu().numpy())
+        return Found(*self.answer(*checked(images, sizes_hw, self.about)))
+
+    def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
+        """All that the module gives, in its order."""
+        batch, sizes = (torch.from_numpy(np.ascontiguousarray(each)).to(self.device) for each in (images, sizes_hw))
+        half = torch.autocast(self.device, torch.float16, enabled=self.half)
+        with torch_threads(self.threads), torch.inference_mode(), half:
+            return [each.cpu().numpy() for each in self.module(batch, sizes)]
+
+
+class CompiledRunner(TorchRunner):
+    """The same by torch.compile, on a GPU as CUDA graphs: the first call of each batch size takes about a minute."""
+
+    runtime: Runtime = "compiled"
+
+    def __init__(self, source: Path | str, device: str | None = None, **options: Any):
+        super().__init__(source, device, **options)
+        how: dict[str, Any] = {"mode": "reduce-overhead"} if self.device == "cuda" else {"options": {"freezing": True}}
+        self.module = torch.compile(self.module, dynamic=False, **how)
+
+    def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
+        torch.compiler.cudagraph_mark_step_begin()  # the answers before have been copied
+        try:
+            with errors_alone("torch.utils.cpp_extension"):
+                return super().answer(images, sizes_hw)
+        except TorchDynamoException as error:
+            first = str(error).strip().partition("\n")[0]
+            raise RuntimeError(
+                f"torch.compile failed: {first}; it needs a C++ compiler; or take runtime torch"
+            ) from error
+
+
+@contextmanager
+def errors_alone(logger: str) -> Iterator[None]:
+    """What a library remarks about machines without a GPU is of no use to who has none."""
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
+
+
+def chosen_device(device: str | None = None) -> str:
+    """`cuda` or `cpu`; None takes the GPU where there is one, and one that is not there is refused."""
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen not in ("cuda", "cpu"):
+        raise ValueError(f"device must be cuda or cpu, got {device!r}")
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda was asked for, but torch finds no GPU; take cpu, or None to let kit choose")
+    return chosen
+
+
+# --- ONNX Runtime ---
 
 
 class OnnxRunner:
@@ -73,32 +227,19 @@ class OnnxRunner:
 
     runtime: Runtime = "onnxruntime"
 
-    def __init__(self, path: Path | str, device: str | None = None):
-        self.session = onnx_session(path, device)
+    def __init__(self, path: Path | str, device: str | None = None, threads: int | None = None):
+        self.session = onnx_session(path, device, threads)
         self.device = "cuda" if self.session.get_providers()[0].startswith("CUDA") else "cpu"
         self.about = About.from_json(self.session.get_modelmeta().custom_metadata_map.get(KEY), path)
 
     def __call__(self, images: np.ndarray, sizes_hw: np.ndarray) -> Found:
-        return Found(*self.session.run(None, dict(zip(INPUTS, (as_input(images, self.about), sizes_hw), strict=True))))
+        return Found(*self.answer(*checked(images, sizes_hw, self.about)))
 
-
-class OpenVinoRunner:
-    """An ONNX file or OpenVINO's own .xml on the CPU, computed in the precision that the file has."""
-
-    runtime: Runtime = "openvino"
-    device = "cpu"
-
-    def __init__(self, path: Path | str):
-        core = openvino().Core()
-        model = core.read_model(str(path))
-        text = onnx_about(path) if Path(path).suffix == ".onnx" else model.get_rt_info([KEY]).astype(str)
-        self.about = About.from_json(text, path)
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        self.compiled = core.compile_model(model, "CPU", hints)
-
-    def __call__(self, images: np.ndarray, sizes_hw: np.ndarray) -> Found:
-        answers = self.compiled([as_input(images, self.about), sizes_hw])
-        return Found(*(np.array(answers[index]) for index in range(3)))
+    def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
+        """All outputs of the file, in its order."""
+        feed = dict(zip(INPUTS, (as_input(images, self.about), sizes_hw), strict=True))
+        answers: list[np.ndarray] = self.session.run(None, feed)
+        return answers
 
 
 def as_input(images: np.ndarray, about: About) -> np.ndarray:
@@ -108,9 +249,110 @@ def as_input(images: np.ndarray, about: About) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
 
 
-def onnx_about(path: Path | str) -> str | None:
-    import onnx
+def onnx_session(
+    path: Path | str, device: str | None = None, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """A session for an ONNX file, on `cuda` or `cpu`; None takes the GPU where there is one.
 
+    onnxruntime-gpu names CUDA among its providers on every machine, and on one without a GPU it complains and takes the
+    CPU; so torch is asked what there really is.
+    """
+    provider = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[chosen_device(device)]
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: expected an ONNX file, found nothing; check the path")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    options.intra_op_num_threads = thread_count(threads)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # who waits sleeps: see threads.py
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, [provider], [PROVIDERS[provider]], disabled_optimizers=[WRONG]
+        )
+    except Exception as error:  # its kinds of error have no other common ground
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: expected an ONNX file, ONNX Runtime says: {first}; export it again") from error
+    if session.get_providers()[0] != provider:
+        raise RuntimeError(f"{path}: expected {provider}, ONNX Runtime took {session.get_providers()[0]}")
+    return session
+
+
+# --- OpenVINO ---
+
+
+class OpenVinoRunner:
+    """An ONNX file or OpenVINO's own .xml on the CPU, computed in the precision that the file has.
+
+    Compiled anew for each batch size, which is a tenth faster than one model for all.
+    """
+
+    runtime: Runtime = "openvino"
+    device = "cpu"
+
+    def __init__(self, path: Path | str, device: str | None = None, threads: int | None = None):
+        if device not in (None, "cpu"):
+            raise ValueError(f"{path}: OpenVINO runs on the cpu here, got device {device!r}")
+        self.core = openvino().Core()
+        model = read_model(self.core, path)
+        is_onnx = Path(path).suffix == ".onnx"
+        self.about = About.from_json(onnx_about(path) if is_onnx else openvino_about(model), path)
+        if is_onnx and self.about.precision == "int8":
+            mend = "make one for OpenVINO with kit.deploy.int8.quantise_openvino, or take onnxruntime"
+            raise ValueError(
+                f"{path}: expected fp32 or fp16, found int8, whose sums saturate on older processors; {mend}"
+            )
+        self.model = model if self.about.input == "uint8" else with_uint8_input(model)
+        self.threads = thread_count(threads)
+        self.compiled: dict[tuple[int, ...], Any] = {}  # by the shape of the images
+
+    def __call__(self, images: np.ndarray, sizes_hw: np.ndarray) -> Found:
+        return Found(*self.answer(*checked(images, sizes_hw, self.about)))
+
+    def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
+        """All outputs of the file, in its order."""
+        if images.shape not in self.compiled:
+            self.compiled[images.shape] = compiled_for(self.core, self.model, images.shape, self.threads)
+        answers = self.compiled[images.shape]([np.ascontiguousarray(images), sizes_hw], share_inputs=True)
+        return [np.array(answers[index]) for index in range(len(answers))]
+
+
+def read_model(core: Any, path: Path | str) -> Any:
+    """An OpenVINO model of an .onnx or .xml file; ValueError names what is wrong with it."""
+    path = Path(path)
+    for each in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
+        if not each.is_file():
+            raise ValueError(f"{each}: expected a file, found nothing; check the path, or export it again")
+    try:
+        return core.read_model(str(path))
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path}: expected a model, OpenVINO says: {last}; export it again") from error
+
+
+def with_uint8_input(model: Any) -> Any:
+    """Takes images (B, H, W, C) uint8 in place of (B, C, H, W) float32 in [0, 1]."""
+    preprocess = import_module("openvino.preprocess").PrePostProcessor(model)
+    images, library = preprocess.input(INPUTS[0]), openvino()
+    images.tensor().set_element_type(library.Type.u8).set_layout(library.Layout("NHWC"))
+    images.preprocess().convert_element_type(library.Type.f32).scale(255.0)
+    images.model().set_layout(library.Layout("NCHW"))
+    return preprocess.build()
+
+
+def compiled_for(core: Any, model: Any, shape: tuple[int, ...], threads: int) -> Any:
+    """For images of this shape alone, in full precision whatever the processor is fond of."""
+    model = model.clone()
+    model.reshape({INPUTS[0]: list(shape), INPUTS[1]: [shape[0], 2]})
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    return core.compile_model(model, "CPU", hints)
+
+
+def openvino_about(model: Any) -> str | None:
+    """What a model says of itself in its rt_info."""
+    return str(model.get_rt_info([KEY]).astype(str)) if model.has_rt_info([KEY]) else None
+
+
+def onnx_about(path: Path | str) -> str | None:
+    """What an ONNX file says of itself in its metadata."""
     model = onnx.load(str(path), load_external_data=False)
     return next((each.value for each in model.metadata_props if each.key == KEY), None)
 
@@ -121,28 +363,6 @@ def openvino() -> Any:
         return import_module("openvino")
     except ImportError as error:
         raise ImportError("OpenVINO is not installed: pip install -e '.[openvino]'") from error
-
-
-def onnx_session(path: Path | str, device: str | None = None) -> onnxruntime.InferenceSession:
-    """A session for an ONNX file, on `cuda` or `cpu`; None takes the GPU where there is one.
-
-    onnxruntime-gpu names CUDA among its providers on every machine, and on one without a GPU it complains and takes the
-    CPU; so torch is asked what there really is.
-    """
-    wanted = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    providers = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
-    if wanted not in providers:
-        raise ValueError(f"device must be cuda or cpu, got {wanted!r}")
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for, but torch finds no GPU; take cpu, or None to let kit choose")
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: expected an ONNX file, found nothing; check the path")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone
-    session = onnxruntime.InferenceSession(str(path), options, providers=[providers[wanted]])
-    if session.get_providers()[0] != providers[wanted]:
-        raise RuntimeError(f"{path}: expected {providers[wanted]}, ONNX Runtime took {session.get_providers()[0]}")
-    return session
 
 
 def tensorrt() -> ModuleType:

@@ -15,7 +15,7 @@ IMAGES = [{"id": 3187, "file_name": "camera3_A_87.png", "width": 200, "height": 
         ("camera3_A_87.png", 3187),
         ("camera1_M_0.jpg", 100),
         ("val/camera29_N_401.png", 293401),
-        ("camera1_E_007.png", 12007),
+        ("camera01_E_007.png", 127),
     ],
 )
 def test_an_image_id_is_camera_scene_and_frame_in_digits(name, image_id):
