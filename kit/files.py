@@ -71,7 +71,7 @@ def read_json(path: Path | str) -> Any:
     data = read_bytes(path)
     try:
         return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, RecursionError) as error:  # the last: brackets within brackets, too deep
         raise ValueError(f"{path}: expected JSON, {error}; is it cut off, or another format?") from error
 
 
@@ -102,7 +102,7 @@ def read_yaml(path: Path | str) -> Any:
     """YAML by the safe loader; a key given twice is an error."""
     try:
         return yaml.load(read_bytes(path), Loader=_StrictLoader)  # a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path}: expected YAML, {error}") from error
 
 

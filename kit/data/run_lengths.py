@@ -9,6 +9,7 @@ import numpy as np
 from kit.data.outlines import Outline, simplified
 
 MOST_PIXELS = 2**28  # of one mask
+MOST_BITS = 45  # of one run: more than any needs, and a text that never ends a run costs no time
 
 
 def outline_of_runs(segmentation: Mapping[str, Any]) -> Outline | None:
@@ -51,6 +52,8 @@ def runs_of(text: str) -> list[int] | None:
             return None
         value |= (code & 31) << shift
         shift += 5
+        if shift > MOST_BITS:
+            return None
         if code & 32:  # there is more of this run
             continue
         if code & 16:  # negative

@@ -1,4 +1,4 @@
-"""The pages of PDFs as images; by pypdfium2, an extra (media)."""
+"""The pages of PDFs as images; by pypdfium2."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def pypdfium() -> Any:
     try:
         return import_module("pypdfium2")
     except ImportError as error:
-        raise ImportError("PDFs need pypdfium2: pip install -e '.[media]'") from error
+        raise ImportError("PDFs need pypdfium2: pip install -e .") from error
 
 
 @contextmanager
