@@ -31,7 +31,10 @@ KIT = Path(__file__).resolve().parents[1]
 SOURCES = (
     "boxes.py",
     "dfine/*.py",
-    *(f"deploy/{name}.py" for name in ("about", "graph", "folding", "export")),
+    *(
+        f"deploy/{name}.py"
+        for name in ("about", "graph", "folding", "folded_layers", "folded_decoder", "tidy", "export")
+    ),
 )  # an export of other code is another export
 Say = Callable[[str], None]
 K = TypeVar("K", bound=Hashable)

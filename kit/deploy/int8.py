@@ -19,8 +19,8 @@ from kit.deploy.about import About
 from kit.deploy.calibration import RANKED, Feeds, Pool, Pools, Steps, average_precision, part, read_pools, spread_rows
 from kit.deploy.export import read_onnx, write_onnx
 from kit.deploy.graph import layer_of
-from kit.deploy.nncf_control import by_nncf, names_in_8_bits, nncf
-from kit.deploy.openvino import read_model, write_openvino
+from kit.deploy.nncf_control import by_nncf, names_in_8_bits, refuse_without_nncf
+from kit.deploy.openvino import write_openvino
 from kit.deploy.precision import mixed_precision
 from kit.deploy.qdq import activation_scales, quantisable, with_qdq
 from kit.deploy.runtimes import Runtime, open_runner
@@ -101,13 +101,13 @@ def quantise_openvino(
     `drop`, layers return to floating point one group after the other, at most `rounds` of them; ValueError where that
     does not suffice, unless allow_drop. Weights keep to 7 of the 8 bits, so that no CPU's sums overflow.
     """
-    compressor, (model, _) = nncf(), read_model(onnx_file)
+    refuse_without_nncf()
     wanted = Wanted(train, control, images, control_images, drop)
     work = begun(onnx_file, "openvino", parts, wanted, Steps(progress, looks=6))
     names = set(work.layers)
     with tempfile.TemporaryDirectory() as folder:
         limits = (drop, rounds)
-        model, first = by_nncf(compressor, model, names, work.pools, work.about, limits, work.step, Path(folder))
+        model, first = by_nncf(Path(onnx_file), names, work.pools, work.about, limits, work.step, Path(folder))
         trial = write_openvino(model, Path(folder) / "trial.xml", replace(work.about, precision="int8"))
         after = work.average_precision(trial, "openvino")
     result = ended(work, path, after, first, names_in_8_bits(model, names))

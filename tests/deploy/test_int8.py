@@ -202,6 +202,17 @@ def test_openvino_in_8_bits_gives_back_what_costs_too_much(fragile: Path, scenes
     assert capfd.readouterr().out == ""
 
 
+def test_a_process_of_nncf_that_dies_is_told(exported: Path, scenes: Path, tmp_path: Path, monkeypatch):
+    pytest.importorskip("openvino", reason="needs pip install -e '.[openvino]'")
+    script = tmp_path / "dies.sh"
+    script.write_text("#!/bin/sh\necho image looked at\necho no memory left >&2\nexit 7\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("kit.deploy.nncf_control.sys.executable", str(script))
+    with pytest.raises(RuntimeError, match="NNCF could not quantise the model: no memory left"):
+        quantise_openvino(exported, tmp_path / "model.xml", **splits(scenes), images=1, control_images=1)
+    assert not (tmp_path / "model.xml").exists()
+
+
 @pytest.mark.slow
 def test_nncf_sends_nothing_home():
     pytest.importorskip("nncf", reason="needs pip install -e '.[openvino]'")
@@ -214,10 +225,7 @@ def test_nncf_sends_nothing_home():
 
 
 def test_the_absence_of_nncf_is_one_clear_line(exported: Path, scenes: Path, tmp_path: Path, monkeypatch):
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr("kit.deploy.nncf_control.import_module", missing)
+    monkeypatch.setattr("kit.deploy.nncf_control.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="NNCF, which makes INT8, is not installed: pip install") as error:
         quantise_openvino(exported, tmp_path / "model.xml", **splits(scenes))
     assert "\n" not in str(error.value)
