@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,43 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path | str) -> Iterator[Path]:
+    """A folder beside `folder` to write to; it takes that name when the block ends well, and goes when it does not.
+
+    ValueError where there is something in the way already.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or an empty folder, found something there; name another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        yield made
+        made.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def link(source: Path, path: Path) -> None:
+    """A hard link, which takes no place on the disk; a copy where the two lie on different disks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), path)
+    except OSError:
+        copy_whole(source, path)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """A copy that is whole or not there."""
+    with atomic(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_bytes(path: Path | str, data: bytes) -> Path:

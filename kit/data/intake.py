@@ -23,11 +23,11 @@ import cv2
 import numpy as np
 
 from kit.data.coco import name_of_part
-from kit.data.formats.images import inside, whole_folder
+from kit.data.formats.images import inside
 from kit.data.mask_boxes import read_content
 from kit.data.plain_pixels import ENDINGS, UNREADABLE, Limits, Plain, is_plain, plain_pages
 from kit.data.turned_labels import Labels, turned_annotation
-from kit.files import sha256, write_bytes, write_json
+from kit.files import sha256, whole_folder, write_bytes, write_json
 from kit.progress import Bar
 
 JPEG_QUALITY = 95

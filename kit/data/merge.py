@@ -16,13 +16,13 @@ from typing import Any, get_args
 import pandas as pd
 
 from kit.data.category_table import CategoryTable, read_category_table
-from kit.data.formats.images import inside, link_or_copy, whole_folder
+from kit.data.formats.images import inside, link_or_copy
 from kit.data.formats.raw import Entry, Loss, Losses
 from kit.data.image_files import Progress
 from kit.data.merge_sources import Source, free_id, joined_categories, name_of, named_sources
 from kit.data.same_files import same_content
 from kit.data.split import Placing
-from kit.files import sha256, write_json
+from kit.files import sha256, whole_folder, write_json
 from kit.progress import Bar
 
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from kit.data.coco import CocoFile, Record, Split, as_coco, find_split, write_coco
 from kit.data.offline import Job, Loads, Task, loads, origin_of, picture_of_task, record_of, with_least_sides
-from kit.files import atomic, read_json, write_bytes, write_json
+from kit.files import link, read_json, write_bytes, write_json
 
 MAKING = 1  # raised whenever the same settings make other pixels or labels, so that older folders are told apart
 WORTH_S = 20.0  # work of less is done by one process: others take seconds to start
@@ -212,17 +212,6 @@ def encoded(image: np.ndarray, ending: str, quality: int) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if ending == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
     _, data = cv2.imencode(ending, np.ascontiguousarray(image[..., order]), options)
     return data.tobytes()
-
-
-def link(source: Path, path: Path) -> None:
-    """A hard link, which takes no place on the disk; a copy where the two lie on different disks."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), path)
-    except OSError:
-        with atomic(path) as temporary:
-            shutil.copyfile(source, temporary)
 
 
 # --- what it costs ---

@@ -8,8 +8,6 @@ small (`MIN_SIDE_PX`) or hardly to be seen (`MIN_VISIBLE`: the share of the silh
 from __future__ import annotations
 
 import multiprocessing
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +25,7 @@ from kit.data.road_users import lamp_post, road_user, tree
 from kit.data.roads import Site, make_site
 from kit.data.silhouettes import Silhouette, trace, visible_shares
 from kit.data.traffic import far_to_near, place_traffic
-from kit.files import read_json, write_json
+from kit.files import read_json, whole_folder, write_json
 
 Letter = Literal["M", "A", "E", "N"]
 LETTERS: tuple[Letter, ...] = get_args(Letter)  # morning, afternoon, evening, night
@@ -231,7 +229,7 @@ def write_scenes(
     if _is_drawn(folder, recipe):
         return folder
     tasks = plan(train, val, unlabelled, cameras, split_by_camera)
-    with _beside(folder) as temporary:
+    with whole_folder(folder) as temporary:
         for part in FIRST_FRAME:
             (temporary / "images" / part).mkdir(parents=True)
         rows = list(_draw_all(temporary / "images", tasks, seed, size_px, workers, progress))
@@ -256,19 +254,6 @@ def _is_drawn(folder: Path, recipe: dict[str, Any]) -> bool:
         if count != recipe[part] or not (folder / "annotations" / f"instances_{part}.json").is_file():
             raise ValueError(f"{folder}: expected {recipe[part]} pictures and labels of {part}, got {count}; delete it")
     return True
-
-
-@contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the name `folder` when the block ends well, and goes when it does not."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 Row = tuple[dict[str, Any], list[dict[str, Any]]]  # a COCO image and its annotations, ids of these still missing

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from kit.data.formats.coco import coco_files, raw_part, read_content
-from kit.data.formats.images import inside, link_or_copy, whole_folder
+from kit.data.formats.images import inside, link_or_copy
 from kit.data.formats.raw import Entry, RawPart
 from kit.data.image_files import Progress
 from kit.data.near_duplicates import NEAR_BITS, cluster, hash_files
@@ -34,7 +34,7 @@ from kit.data.partition import (
     split,
 )
 from kit.data.same_files import same_content
-from kit.files import atomic, sha256, write_json
+from kit.files import atomic, sha256, whole_folder, write_json
 from kit.progress import Bar
 
 Placing = Literal["link", "copy", "none"]

@@ -18,9 +18,9 @@ import numpy as np
 import onnx
 import torch
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.coco import CocoFile, as_coco, find_split, read_coco
 from kit.data.dataset import read_image
+from kit.data.formats.images import image_files as images_below
 from kit.deploy.about import About
 from kit.deploy.divergence import find_divergence
 from kit.deploy.export import export_onnx, read_onnx, write_onnx
@@ -140,7 +140,7 @@ def as_results(found: Sequence[Detections], coco: CocoFile) -> list[dict[str, An
 
 
 def image_files(folder: Path | str) -> list[Path]:
-    files = [file for file in sorted(Path(folder).rglob("*")) if file.suffix.lower() in IMAGE_ENDINGS]
+    files = images_below(Path(folder))
     if not files:
         raise ValueError(f"{folder}: expected a folder with images, found none; check the path")
     return files

@@ -4,9 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 from kit.data.coco import name_of_part, refuse_other_formats
-from kit.data.formats.images import Progress, inside, output_names, place_images, whole_folder
+from kit.data.formats.images import Progress, inside, output_names, place_images
 from kit.data.formats.raw import Entry, Loss, Losses, RawDataset, RawPart, joined_categories, part_named
-from kit.files import read_json, write_json
+from kit.files import read_json, whole_folder, write_json
 
 LISTS = ("images", "annotations", "categories")
 

@@ -1,17 +1,14 @@
 """Image files of a data set: found, named apart, measured, and linked or copied; nothing outside its folder."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from kit.data.check import IMAGE_ENDINGS
 from kit.data.formats.raw import Entry, Losses, RawPart
-from kit.files import atomic
+from kit.files import atomic, copy_whole, link
 
 Progress = Callable[[int, int], object]  # images done, images in all
 
@@ -67,23 +64,6 @@ def size_wh(part: RawPart, image: Entry) -> tuple[int, int]:
 # --- the folder that is written ---
 
 
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write to; it takes its name when the block ends well, and goes when it does not."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: expected a new or an empty folder, found something there; name another")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        yield made
-        made.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
 def output_names(
     part: RawPart, taken: dict[str, Path | None], losses: Losses, flat: bool, by_stem: bool
 ) -> dict[int, str]:
@@ -132,16 +112,12 @@ def place_images(
 
 def link_or_copy(source: Path, target: Path, copy: bool) -> None:
     """A hard link, which takes no place on the disk; a copy where asked for, or where the disks differ."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():  # two entries of one file
         return
-    if not copy:
-        try:
-            os.link(source.resolve(), target)
-            return
-        except OSError:  # another disk, or not allowed there
-            pass
-    shutil.copyfile(source, target)
+    if copy:
+        copy_whole(source, target)
+    else:
+        link(source, target)
 
 
 def write_smaller(source: Path, target: Path, size_wh_px: tuple[int, int]) -> None:

@@ -22,7 +22,6 @@ from kit.data.formats.images import (
     place_images,
     size_wh,
     size_wh_of,
-    whole_folder,
 )
 from kit.data.formats.raw import (
     Entry,
@@ -53,7 +52,7 @@ from kit.data.formats.table_columns import (
     tell_columns,
     whole_number,
 )
-from kit.files import write_text
+from kit.files import whole_folder, write_text
 
 # --- reading ---
 

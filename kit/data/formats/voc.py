@@ -23,7 +23,6 @@ from kit.data.formats.images import (
     place_images,
     size_wh,
     size_wh_of,
-    whole_folder,
 )
 from kit.data.formats.raw import (
     Entry,
@@ -42,7 +41,7 @@ from kit.data.formats.raw import (
     tell_fields,
     unique_names,
 )
-from kit.files import read_bytes, write_text
+from kit.files import read_bytes, whole_folder, write_text
 
 EDGES, ONE_BASED = "edges", "one-based"
 FLAGS = ("truncated", "difficult", "occluded", "pose")  # of an object, kept as fields of the annotation

@@ -20,7 +20,6 @@ from kit.data.formats.images import (
     output_names,
     place_images,
     size_wh,
-    whole_folder,
 )
 from kit.data.formats.polygons import joined, polygon_area, rings_of
 from kit.data.formats.raw import (
@@ -38,7 +37,7 @@ from kit.data.formats.raw import (
     part_named,
     tell_fields,
 )
-from kit.files import read_bytes, read_yaml, write_text
+from kit.files import read_bytes, read_yaml, whole_folder, write_text
 
 PARTS = ("train", "val", "valid", "test")
 CLASSES = "classes.txt"

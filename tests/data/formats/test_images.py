@@ -1,7 +1,8 @@
 import pytest
 
-from kit.data.formats.images import head_of, link_or_copy, output_names, whole_folder
+from kit.data.formats.images import head_of, link_or_copy, output_names
 from kit.data.formats.raw import Losses, RawPart
+from kit.files import whole_folder
 from tests.data.formats.made import draw_image, write
 
 
