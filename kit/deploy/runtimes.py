@@ -279,6 +279,9 @@ def onnx_session(
 # --- OpenVINO ---
 
 
+MOST_COMPILED = 8  # models, one for each shape of the images
+
+
 class OpenVinoRunner:
     """An ONNX file or OpenVINO's own .xml on the CPU, computed in the precision that the file has.
 
@@ -310,6 +313,8 @@ class OpenVinoRunner:
     def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
         """All outputs of the file, in its order."""
         if images.shape not in self.compiled:
+            if len(self.compiled) >= MOST_COMPILED:
+                del self.compiled[next(iter(self.compiled))]  # the oldest: memory must not grow with every new size
             self.compiled[images.shape] = compiled_for(self.core, self.model, images.shape, self.threads)
         answers = self.compiled[images.shape]([np.ascontiguousarray(images), sizes_hw], share_inputs=True)
         return [np.array(answers[index]) for index in range(len(answers))]

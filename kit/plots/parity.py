@@ -1,5 +1,6 @@
 """How an exported file agrees with its checkpoint, a row each file: scores, overlaps, accuracy before and after."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from kit.plots.canvas import INK, PALETTE, QUIET, legend, note, panels, tidy, title
 
 BEFORE, AFTER, BAD = PALETTE[6], PALETTE[2], PALETTE[4]
+WIDEST = 30  # letters over the narrow first panel
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,13 @@ def plot_parity(rows: Sequence[Parity], heading: str = "Does the file find what 
         draw_scores(scores, row)
         draw_overlaps(overlaps, row)
         draw_accuracy(accuracy, row)
-        scores.set_title(row.heading, fontsize=10, loc="left", color=INK if row.passed else BAD, fontweight="bold")
+        scores.set_title(
+            textwrap.fill(row.heading, WIDEST),
+            fontsize=10,
+            loc="left",
+            color=INK if row.passed else BAD,
+            fontweight="bold",
+        )
     title(figure, heading)
     return figure
 

@@ -12,6 +12,7 @@ from kit.deploy import runtimes
 from kit.deploy.about import KEY
 from kit.deploy.results import find
 from kit.deploy.runtimes import (
+    MOST_COMPILED,
     OnnxRunner,
     OpenVinoRunner,
     TorchRunner,
@@ -141,6 +142,13 @@ def test_openvino_compiles_once_a_batch_size_with_the_threads_it_is_given(tmp_pa
     assert sorted(shape[0] for shape in runner.compiled) == [1, 2]
     assert runner.compiled[2, 64, 32, 3].get_property("INFERENCE_NUM_THREADS") == 1
     assert str(runner.compiled[2, 64, 32, 3].get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
+
+
+def test_openvino_keeps_a_few_compiled_models_and_lets_the_oldest_go(tmp_path: Path):
+    runner = OpenVinoRunner(small_onnx(tmp_path / "small.onnx"))
+    for batch in range(1, MOST_COMPILED + 3):
+        runner(*of_value(0, batch))
+    assert [shape[0] for shape in runner.compiled] == list(range(3, MOST_COMPILED + 3))
 
 
 def test_torch_takes_its_threads_for_the_call_alone(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):

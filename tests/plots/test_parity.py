@@ -28,6 +28,13 @@ def test_each_comparison_has_a_row_of_scores_overlaps_and_accuracy():
     assert [bar.get_height() for bar in accuracy.patches] == [0.5, 0.4, 0.45, 0.4]
 
 
+def test_a_long_heading_does_not_run_into_the_next_panel():
+    figure = plot_parity([parity(heading="onnxruntime fp16 (cpu, rounded as on a GPU): passed")])
+    scores, overlaps = figure.axes[:2]
+    figure.canvas.draw()
+    assert scores._left_title.get_window_extent().x1 < overlaps._left_title.get_window_extent().x0
+
+
 def test_what_was_refused_has_another_colour():
     passed, refused = plot_parity([parity(), parity(passed=False)]).axes[::3]
     assert (passed.collections[0].get_facecolor() != refused.collections[0].get_facecolor()).any()
