@@ -133,7 +133,7 @@ def parameter_groups(detector: Detector, *, lr: float, backbone_lr: float, decay
 
 def make_optimizer(detector: Detector, recipe: Recipe) -> torch.optim.AdamW:
     groups = parameter_groups(detector, lr=recipe.lr, backbone_lr=recipe.backbone_lr, decay=recipe.weight_decay)
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)  # one pass over each weight, on a CPU too
 
 
 def rate_share(step: int, total_steps: int, warmup_steps: int, flat_until: float, final_share: float) -> float:

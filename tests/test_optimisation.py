@@ -1,3 +1,4 @@
+import copy
 import math
 from itertools import pairwise
 
@@ -46,6 +47,28 @@ def test_each_group_reaches_its_own_peak_rate() -> None:
         for group in optimizer.param_groups:
             peaks[group["name"]] = max(peaks.get(group["name"], 0.0), group["lr"])
     assert peaks == {"backbone": 1e-4, "backbone, no decay": 1e-4, "rest": 2e-4, "rest, no decay": 2e-4}
+
+
+def test_the_state_of_an_optimizer_of_separate_passes_is_gone_on_from() -> None:
+    """As in checkpoints from before the fused one, to the same weights up to rounding."""
+    detector = tiny.detector()
+    groups = parameter_groups(detector, lr=2e-4, backbone_lr=1e-4, decay=1e-4)
+    earlier, later = torch.optim.AdamW(groups, betas=(0.9, 0.999)), make_optimizer(detector, RECIPES["s"])
+
+    def step(optimizer: torch.optim.Optimizer) -> None:
+        for index, weight in enumerate(detector.parameters()):
+            weight.grad = torch.full_like(weight, 0.01 * (index % 3 - 1))
+        optimizer.step()
+
+    step(earlier)
+    state, weights = earlier.state_dict(), copy.deepcopy(detector.state_dict())
+    step(earlier)
+    expected = copy.deepcopy(detector.state_dict())
+    detector.load_state_dict(weights)
+    later.load_state_dict(copy.deepcopy(state))
+    step(later)
+    assert all(torch.allclose(value, expected[name], atol=1e-7) for name, value in detector.state_dict().items())
+    assert any(not torch.equal(value, expected[name]) for name, value in weights.items())
 
 
 def test_the_schedule_warms_up_stays_and_falls() -> None:

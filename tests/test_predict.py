@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kit.dfine.decoder import Output
-from kit.predict import Detections, coco_results, predict_dataset, top_detections
+from kit.predict import Detections, coco_results, predict_dataset, to_unit, top_detections
 from tests import tiny
 
 
@@ -36,3 +36,11 @@ def test_every_image_is_predicted_once_with_the_file_s_own_ids(tmp_path: Path) -
     assert {each["image_id"] for each in whole} == {1, 2, 3, 4, 5} and {e["category_id"] for e in whole} <= {3, 7}
     assert sorted(e["image_id"] for shard in shards for e in shard) == sorted(e["image_id"] for e in whole)
     assert done == [(1, 3), (2, 3), (3, 3)] and detector.training
+
+
+def test_pixels_become_shares_with_the_channels_last_in_memory() -> None:
+    images = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2) * 10
+    found = to_unit(images)
+    assert torch.equal(found, images.float() / 255) and found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last) and images.is_contiguous()
+    assert to_unit(images, torch.float16).dtype == torch.float16

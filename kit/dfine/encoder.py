@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit.dfine.layers import ConvNorm, QueryAttention
+from kit.dfine.layers import ConvNorm, QueryAttention, SiLU
 
 
 class RepBlock(nn.Module):
@@ -14,10 +14,11 @@ class RepBlock(nn.Module):
         super().__init__()
         self.square = ConvNorm(channels, channels, 3)
         self.point = ConvNorm(channels, channels, 1)
+        self.act = SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return F.silu(self.square(x) + self.point(x), inplace=True)
+        return self.act(self.square(x) + self.point(x))
 
 
 class CrossStage(nn.Module):
@@ -46,9 +47,9 @@ class FusionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2C, H, W) -> (B, C, H, W)."""
-        entered = self.enter(x)  # (B, 2C, H, W)
-        first = self.first(entered[:, entered.shape[1] // 2 :])  # (B, inner, H, W)
-        return self.leave(torch.cat([entered, first, self.second(first)], dim=1))
+        kept, used = self.enter(x).chunk(2, dim=1)  # (B, C, H, W) each
+        first = self.first(used)  # (B, inner, H, W)
+        return self.leave(torch.cat([kept, used, first, self.second(first)], dim=1))
 
 
 class TokenLayer(nn.Module):
@@ -71,7 +72,7 @@ class TokenLayer(nn.Module):
         position = position_embedding(height, width, x.shape[1], tokens)  # (H*W, C)
         tokens = self.norm1(tokens + self.attention(tokens, position))
         tokens = self.norm2(tokens + self.narrow(F.gelu(self.widen(tokens))))
-        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()  # (B, C, H, W)
+        return tokens.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W), channels last in memory
 
 
 def position_embedding(height: int, width: int, channels: int, like: Tensor, temperature: float = 10000.0) -> Tensor:

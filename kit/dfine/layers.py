@@ -2,8 +2,17 @@
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class SiLU(nn.SiLU):
+    """In place where there will be no backward pass: for one, autograd would have to copy x first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 class ConvNorm(nn.Module):
@@ -15,7 +24,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(channels_out)
-        self.act = nn.SiLU(inplace=True) if act else nn.Identity()
+        self.act = SiLU() if act else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W')."""

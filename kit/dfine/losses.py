@@ -38,6 +38,11 @@ class Losses:
     total: Tensor
     terms: dict[str, Tensor]
 
+    def figures(self) -> dict[str, float]:
+        """`loss` and the sum of each term, in one transfer from the device."""
+        sums = torch.stack([self.total, *(term.sum() for term in self.terms.values())])
+        return dict(zip(["loss", *self.terms], sums.tolist(), strict=True))
+
 
 def losses(
     output: TrainOutput,

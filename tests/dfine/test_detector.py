@@ -6,6 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kit.boxes import Target
+from kit.dfine.backbone import Unit
 from kit.dfine.decoder import Output, TrainOutput
 from kit.dfine.denoising import make_denoising
 from kit.dfine.detector import SIZES, Detector, unfrozen
@@ -87,8 +88,46 @@ class Transfers(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+class Layouts(TorchDispatchMode):
+    """Collects what convolutions and norms give that is not channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen, self.other = 0, []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, tuple | list) else result
+        wanted = any(word in str(func) for word in ("convolution", "batch_norm", "threshold"))
+        if wanted and first is not None and first.ndim == 4:  # the images get no slope; other ReLUs are of queries
+            self.seen += 1
+            if not first.is_contiguous(memory_format=torch.channels_last):
+                self.other.append((str(func), tuple(first.shape)))
+        return result
+
+
+def test_channels_stay_last_from_the_images_to_the_decoder_and_back() -> None:
+    detector = Detector(tiny.SIZE, 2).train()
+    images = torch.rand(2, 3, 96, 96).contiguous(memory_format=torch.channels_last)
+    target = [Target(torch.full((1, 4), 0.5), torch.tensor([1]))] * 2
+    with Layouts() as layouts:
+        losses(detector(images, make_denoising(target, 2, num_matching=20)), target).total.backward()
+    assert layouts.seen > 200 and layouts.other == []
+
+
+@pytest.mark.parametrize("size", ["n", "l"])
+def test_the_layout_of_the_images_changes_neither_the_answers_nor_the_layout_of_the_weights(size: str) -> None:
+    detector = Detector(size, 2).eval()
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain, last = detector(images), detector(images.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(plain.logits.sort(dim=1).values, last.logits.sort(dim=1).values, atol=1e-4)
+    assert all(weight.is_contiguous() for weight in detector.state_dict().values())
+
+
 @pytest.mark.parametrize("training", [False, True])
-def test_forward_never_waits_for_the_device(training: bool) -> None:
+def test_forward_never_waits_for_the_device(training: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Unit, "is_quick_for", lambda self, x: False)  # as on a device; on the host none is waited for
     detector = tiny.detector().train(training)
     noise = make_denoising([Target(torch.full((2, 4), 0.4), torch.tensor([0, 1]))], 2, num_matching=20)
     with Transfers() as transfers:

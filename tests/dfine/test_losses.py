@@ -7,9 +7,10 @@ import torch
 
 from kit.boxes import Target
 from kit.dfine.denoising import make_denoising, noisy_boxes, noisy_labels
-from kit.dfine.losses import Weights, losses, matchability_aware, pos_neg_balance, varifocal
+from kit.dfine.losses import Losses, Weights, losses, matchability_aware, pos_neg_balance, varifocal
 from kit.dfine.matching import match, union
 from tests import tiny
+from tests.dfine.test_detector import Transfers
 
 
 def one(value: float) -> torch.Tensor:
@@ -42,6 +43,15 @@ def test_a_term_of_weight_zero_is_not_computed() -> None:
     found = losses(output, target, weights=Weights(fgl=0.0, ddf=0.0), classification="mal")
     assert set(found.terms) == {"vfl", "l1", "giou", "dn_vfl", "dn_l1", "dn_giou"}
     assert found.total.item() == pytest.approx(sum(value.sum().item() for value in found.terms.values()), rel=1e-5)
+
+
+def test_all_figures_come_in_one_transfer_and_a_bad_one_is_told_by_its_term() -> None:
+    terms = {"vfl": torch.tensor([1.0, 2.0]), "l1": torch.tensor([math.nan, 0.5])}
+    with Transfers() as transfers:
+        figures = Losses(torch.tensor(math.nan), terms).figures()
+    assert list(figures) == ["loss", "vfl", "l1"] and figures["vfl"] == 3.0
+    assert math.isnan(figures["loss"]) and math.isnan(figures["l1"])
+    assert transfers.found == []  # no entry was read by itself
 
 
 def test_each_head_takes_the_query_that_fits_best() -> None:

@@ -1,6 +1,7 @@
 """An independent oracle that any user can run: the D-FINE of `transformers` gives the same, from the same weights."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,14 +38,31 @@ NANO = {
     "decoder_n_points": [6, 6],
     "decoder_layers": 3,
 }
+SMALL_BACKBONE = NANO_BACKBONE | {"out_indices": [2, 3, 4]}
+SMALL = {
+    "encoder_in_channels": [256, 512, 1024],
+    "hidden_expansion": 0.5,
+    "depth_mult": 0.34,
+    "decoder_n_points": [3, 6, 3],
+    "decoder_layers": 3,
+}
 LARGE_BACKBONE = {"out_indices": [2, 3, 4]}
 LARGE = {"decoder_n_points": [3, 6, 3], "decoder_layers": 6}
 
 
-def oracle(size: str, classes: int) -> DFineForObjectDetection:
-    backbone, rest = {"n": (NANO_BACKBONE, NANO), "l": (LARGE_BACKBONE, LARGE)}[size]
+CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "n": (NANO_BACKBONE, NANO),
+    "s": (SMALL_BACKBONE, SMALL),
+    "l": (LARGE_BACKBONE, LARGE),
+}
+
+
+def oracle(size: str, classes: int, **changes: object) -> DFineForObjectDetection:
+    backbone, rest = CONFIGS[size]
     torch.manual_seed(0)
-    config = DFineConfig(backbone_config=HGNetV2Config(**backbone), num_labels=classes, eval_size=None, **rest)
+    config = DFineConfig(
+        backbone_config=HGNetV2Config(**backbone), num_labels=classes, eval_size=None, **rest, **changes
+    )
     model = DFineForObjectDetection(config).eval()
     with torch.no_grad():  # away from the start, where heads are zero and norms do nothing
         for name, value in model.state_dict().items():
@@ -54,7 +72,7 @@ def oracle(size: str, classes: int) -> DFineForObjectDetection:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["n", "l"])
+@pytest.mark.parametrize("size", ["n", "s", "l"])
 def test_transformers_finds_the_same_from_the_same_folder(size: str, tmp_path: Path) -> None:
     model = oracle(size, classes=7)
     model.save_pretrained(tmp_path)
