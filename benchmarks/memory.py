@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.data.scenes import write_scenes
 from kit.deploy.threads import settle
 from kit.dfine.detector import Detector

@@ -2,17 +2,25 @@
 
 import gzip
 import hashlib
+import io
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+MOST_FOLD = 200  # times as large as its packed form: JSON becomes 3 to 30 times as large, a bomb 1,000
+FREE_MIB = 64  # that may come of any packed form
+MOST_VALUES = 1_000_000  # of a YAML file
 
 
 @contextmanager
@@ -82,8 +90,10 @@ def write_text(path: Path | str, text: str) -> Path:
 
 def write_json(path: Path | str, value: Any, indent: int | None = None) -> Path:
     """Strict JSON: NaN and infinity are refused."""
-    text = json.dumps(value, indent=indent, allow_nan=False)
-    data = text.encode()
+    try:
+        data = json.dumps(value, indent=indent, allow_nan=False).encode()
+    except ValueError as error:
+        raise ValueError(f"{path}: expected finite numbers to write, found others: {error}; mend the source") from error
     return write_bytes(path, gzip.compress(data, mtime=0) if str(path).endswith(".gz") else data)
 
 
@@ -108,9 +118,33 @@ def read_json(path: Path | str) -> Any:
     path = Path(path)
     data = read_bytes(path)
     try:
-        return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
-    except (ValueError, OSError, EOFError, RecursionError) as error:  # the last: brackets within brackets, too deep
-        raise ValueError(f"{path}: expected JSON, {error}; is it cut off, or another format?") from error
+        return json.loads(unzipped(data) if path.suffix == ".gz" else data)
+    except (ValueError, OSError, EOFError, RecursionError, zlib.error) as error:  # Recursion: brackets, too deep
+        raise ValueError(f"{path}: expected JSON, {one_line(error)}; is it cut off, or another format?") from error
+
+
+def unzipped(data: bytes) -> bytearray:
+    """What gzip holds; ValueError as soon as it is more than can be meant."""
+    found, most = bytearray(), most_unpacked(len(data))
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        while piece := file.read(2**20):
+            found += piece
+            if len(found) > most:
+                raise ValueError(f"it unpacks to more than {most >> 20} MiB")
+    return found
+
+
+def most_unpacked(packed_bytes: int) -> int:
+    """Bytes that so many packed ones may become."""
+    return max(FREE_MIB << 20, MOST_FOLD * packed_bytes)
+
+
+def one_line(what: object) -> str:
+    """A text of others as one line that can be shown: no line breaks, and nothing that moves a terminal's cursor."""
+    words = " ".join(str(what).split())
+    return (
+        words if words.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in words)
+    )
 
 
 def read_bytes(path: Path | str) -> bytes:
@@ -121,13 +155,19 @@ def read_bytes(path: Path | str) -> bytes:
     return path.read_bytes()
 
 
+UNREADABLE_YAML = (  # what its library raises; all but the first two at tags such as `!!bool x`
+    yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+)  # fmt: skip
+
+
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, which also refuses a key that stands twice."""
 
 
 def _mapping_without_repeats(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    repeated = {key for key in keys if keys.count(key) > 1}
+    repeated = [
+        key for key, count in Counter(loader.construct_object(key) for key, _ in node.value).items() if count > 1
+    ]
     if repeated:
         raise yaml.YAMLError(f"line {node.start_mark.line + 1}: key given twice: {', '.join(map(str, repeated))}")
     return loader.construct_mapping(node)
@@ -138,10 +178,25 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:map", _mapping_without_repeats)
 
 def read_yaml(path: Path | str) -> Any:
     """YAML by the safe loader; a key given twice is an error."""
+    data = read_bytes(path)
     try:
-        return yaml.load(read_bytes(path), Loader=_StrictLoader)  # a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: expected YAML, {error}") from error
+        content = yaml.load(data, Loader=_StrictLoader)  # a SafeLoader
+        if values_in(content, {}) > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values once its aliases are written out")
+        return content
+    except UNREADABLE_YAML as error:
+        raise ValueError(f"{path}: expected YAML, {one_line(error)[:500]}") from error
+
+
+def values_in(content: Any, known: dict[int, float]) -> float:
+    """How many there are with all aliases written out; infinite where one holds itself. known: grows, by id."""
+    if not isinstance(content, dict | list | tuple):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = math.inf  # until it is counted
+        inner = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(values_in(each, known) for each in inner)
+    return known[id(content)]
 
 
 def sha256(path: Path | str) -> str:

@@ -32,11 +32,21 @@ Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Enlargement = Annotated[float, Field(ge=1)]
+Degrees = Annotated[float, Field(ge=0, le=180)]
 Parts = Annotated[int, Field(ge=2)]
 Side = Annotated[int, Field(ge=32, multiple_of=32)]  # the detector's coarsest stride is 32
 
 NotebookName = Literal[
-    "01_eda", "02_augment", "03_train", "04_pseudo_label", "05_stage2", "06_ensemble", "07_jetson_export", "08_errors"
+    "00_browse",
+    "01_eda",
+    "02_augment",
+    "03_train",
+    "04_pseudo_label",
+    "05_stage2",
+    "06_ensemble",
+    "07_jetson_export",
+    "08_errors",
 ]  # in the order they are run
 SHORT: tuple[NotebookName, ...] = ("01_eda", "03_train", "06_ensemble", "08_errors")
 
@@ -78,7 +88,10 @@ class Params:
     def from_yaml(cls, path: Path | str) -> Self:
         """The fields of this notebook out of a flat file for the whole chain."""
         values = read_chain(path)
-        return cls.from_dict({name: value for name, value in values.items() if name in cls.names()})
+        try:
+            return cls.from_dict({name: value for name, value in values.items() if name in cls.names()})
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{path}: {error}") from None
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
@@ -170,7 +183,7 @@ class AugmentParams(SceneParams):
     copies: Whole = 3  # of each image, beside itself
     offline_flip: Share = 0.5  # probability per copy, as all below
     offline_rotate: Share = 0.0
-    offline_rotate_deg: Annotated[float, Field(ge=0, le=180)] = 30.0  # to either side
+    offline_rotate_deg: Degrees = 30.0  # to either side
     offline_lens: Share = 0.0  # another fisheye lens
     offline_radial: Share = 0.0  # barrel or pincushion distortion
     offline_vignette: Share = 0.0
@@ -206,8 +219,10 @@ class AugmentParams(SceneParams):
 
 AUGMENTATION = (
     "photometric", "zoom_out", "zoom_out_max", "iou_crop", "flip", "vertical_flip", "rot90", "rotate", "rotate_deg",
-    "fisheye", "lens", "radial", "vignette", "chromatic", "box_outline", "mosaic", "mixup",
+    "fisheye", "lens", "radial", "vignette", "chromatic", "box_outline", "mosaic",
+    "mixup", "mosaic_from",
 )  # fmt: skip
+SAMPLING = ("model", "batch_size", "accumulate", "epochs", "multi_scale", "scale_min", "scale_max", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -244,13 +259,13 @@ class TrainParams(SceneParams):
     plain_epochs: Whole = 0  # epochs at the start without strong augmentation
     photometric: Share = 0.5  # from here on: probability per image
     zoom_out: Share = 0.5
-    zoom_out_max: Annotated[float, Field(ge=1)] = 4.0  # sides of the canvas in sides of the picture
+    zoom_out_max: Enlargement = 4.0  # sides of the canvas in sides of the picture
     iou_crop: Share = 0.8
     flip: Share = 0.5
     vertical_flip: Share = 0.0
     rot90: Share = 0.0
     rotate: Share = 0.0
-    rotate_deg: Annotated[float, Field(ge=0, le=180)] = 30.0  # to either side
+    rotate_deg: Degrees = 30.0  # to either side
     fisheye: Share = 0.0  # a perspective picture as a fisheye camera would see it
     lens: Share = 0.0  # a fisheye picture through another fisheye lens
     radial: Share = 0.0  # barrel or pincushion distortion
@@ -259,6 +274,7 @@ class TrainParams(SceneParams):
     box_outline: Literal["rectangle", "ellipse"] = "rectangle"  # what a box without polygon is bent as
     mosaic: Share = 0.0
     mixup: Share = 0.0
+    mosaic_from: Literal["batch", "all"] = "batch"  # batch: each image is decoded once a batch; all: more variety
     multi_scale: Whole | None = None  # how often the size above is among the others; None: as published, 0: alone
     scale_min: Positive = 0.75  # of the size above
     scale_max: Positive = 1.25
@@ -269,6 +285,8 @@ class TrainParams(SceneParams):
     max_minutes: Positive | None = None  # stop in good order after this time; a later run goes on from there
     resume: bool = True  # go on from the last checkpoint of this run
     workers: Whole = 2
+    cache: Literal["none", "ram", "disk"] = "none"  # decoded training images, kept from epoch to epoch for all workers
+    cache_gib: Positive = 4.0  # at most; what does not fit is decoded each time. disk: taken at once, below runs/<run>/
     seed: Whole = 0
     examples: Count = 8
 
@@ -303,6 +321,68 @@ class TrainParams(SceneParams):
     def weights_source(self) -> str | None:
         """For load_weights: a path from the repository root is made whole, a URL or a hub id stays."""
         return str(ROOT / self.weights) if self.weights and (ROOT / self.weights).exists() else self.weights
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
+class BrowseParams(SceneParams):
+    """Parameters of 00_browse. What 03_train draws its images by has the same names and defaults as there."""
+
+    notebook: ClassVar[str] = "00_browse"
+
+    gallery_images: Count | None = None  # of each part, spread evenly; None: all
+    gallery_side_px: Count = 1280  # of the longer side of a picture in the gallery
+    augmented: Count = 24  # images of train that are shown as the model gets them
+    draws: Count = 4  # of each of these, from the first epoch to the last
+    model: Literal["n", "s", "m", "l", "x"] = TrainParams.model  # from here on as for 03_train
+    channels: Literal[1, 3, 4] = TrainParams.channels
+    height_px: Side = TrainParams.height_px
+    width_px: Side = TrainParams.width_px
+    epochs: Count = TrainParams.epochs
+    batch_size: Count = TrainParams.batch_size
+    accumulate: Count = TrainParams.accumulate
+    strong_until: Share = TrainParams.strong_until
+    plain_epochs: Whole = TrainParams.plain_epochs
+    photometric: Share = TrainParams.photometric
+    zoom_out: Share = TrainParams.zoom_out
+    zoom_out_max: Enlargement = TrainParams.zoom_out_max
+    iou_crop: Share = TrainParams.iou_crop
+    flip: Share = TrainParams.flip
+    vertical_flip: Share = TrainParams.vertical_flip
+    rot90: Share = TrainParams.rot90
+    rotate: Share = TrainParams.rotate
+    rotate_deg: Degrees = TrainParams.rotate_deg
+    fisheye: Share = TrainParams.fisheye
+    lens: Share = TrainParams.lens
+    radial: Share = TrainParams.radial
+    vignette: Share = TrainParams.vignette
+    chromatic: Share = TrainParams.chromatic
+    box_outline: Literal["rectangle", "ellipse"] = TrainParams.box_outline
+    mosaic: Share = TrainParams.mosaic
+    mixup: Share = TrainParams.mixup
+    mosaic_from: Literal["batch", "all"] = TrainParams.mosaic_from
+    multi_scale: Whole | None = TrainParams.multi_scale
+    scale_min: Positive = TrainParams.scale_min
+    scale_max: Positive = TrainParams.scale_max
+    seed: Whole = TrainParams.seed
+    examples: Count = TrainParams.examples
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """What train_policy takes by name."""
+        return {name: getattr(self, name) for name in AUGMENTATION}
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.height_px, self.width_px
+
+    @property
+    def strong_until_epoch(self) -> int:
+        return round(self.strong_until * self.epochs)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What training_sampler takes by name."""
+        return {name: getattr(self, name) for name in SAMPLING}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -487,6 +567,7 @@ NOTEBOOKS: Mapping[str, type[Params]] = MappingProxyType(  # in the order they a
     {
         each.notebook: each
         for each in (
+            BrowseParams,
             EdaParams,
             AugmentParams,
             TrainParams,

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kit.files import atomic, read_bytes, read_json, write_text
+from kit.files import atomic, most_unpacked, one_line, read_bytes, read_json, write_text
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 TOLERANCE_PX = 0.01  # by which a box may reach over the edge: rounding of x + w
 EXAMPLES = 3  # of each kind of problem
-LARGEST_FILE_MIB = 1024
 UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -206,8 +205,10 @@ def read_submission(path: Path | str) -> Any:
     data = read_bytes(path)
     try:
         return json.loads(_unzip(data))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected a zip of one JSON, {error}; is it cut off, or another format?") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: expected a zip of one JSON, {one_line(error)}; is it cut off, or another format?"
+        ) from error
 
 
 def _unzip(data: bytes) -> bytes:
@@ -217,8 +218,9 @@ def _unzip(data: bytes) -> bytes:
             members = archive.infolist()
             if len(members) != 1 or not _is_member_name(members[0].filename):
                 raise ValueError(f"it holds {[member.filename for member in members] or 'nothing'}")
-            if members[0].file_size > LARGEST_FILE_MIB * 2**20:
-                raise ValueError(f"it unpacks to more than {LARGEST_FILE_MIB} MiB")
+            most = most_unpacked(members[0].compress_size)
+            if members[0].file_size > most:
+                raise ValueError(f"it unpacks to more than {most >> 20} MiB")
             return archive.read(members[0])
     except UNREADABLE as error:
         raise ValueError(str(error)) from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import time
 from collections import deque
@@ -10,19 +11,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel as Parallel
 
-from kit.data.coco import CocoFile, as_coco
+from kit.data.coco import CocoFile, as_coco, columns_of
 from kit.data.dataset import Batch, CocoDataset, TrainSampler, train_loader
 from kit.dfine.decoder import TrainOutput
 from kit.dfine.denoising import make_denoising
 from kit.dfine.detector import Detector
 from kit.dfine.losses import Losses, losses
-from kit.dfine.weights import save_weights
-from kit.files import atomic, write_json
+from kit.dfine.weights import UNREADABLE, save_weights
+from kit.files import atomic, one_line, write_json
 from kit.metrics import evaluate, match, official_f1_curve
 from kit.optimisation import Average, Plan, make_optimizer, rate_share, set_rates
 from kit.predict import Progress, predict_dataset, to_unit
@@ -191,9 +193,10 @@ class Fit:
         for index, batch in enumerate(batches):
             with self.without_exchange(index < len(batches) - 1):
                 result = self.forward(batch.to(self.device), index)
-                self.refuse_non_finite(result, batch)
                 run.scaler.scale(result.total / len(batches)).backward()
-            self.add_to_sums(result, 1 / len(batches))
+            figures = result.figures()  # the host waits here, once, while the device is busy with the backward pass
+            self.refuse_non_finite(figures, batch)
+            self.add_to_sums(figures, 1 / len(batches))
         if plan.clip_norm:
             run.scaler.unscale_(run.optimizer)
             nn.utils.clip_grad_norm_(run.detector.parameters(), plan.clip_norm)
@@ -225,19 +228,18 @@ class Fit:
         """Ranks exchange gradients only in the last of the accumulated passes."""
         return self.model.no_sync() if wanted and isinstance(self.model, Parallel) else torch.enable_grad()
 
-    def refuse_non_finite(self, result: Losses, batch: Batch) -> None:
-        if torch.isfinite(result.total):
+    def refuse_non_finite(self, figures: dict[str, float], batch: Batch) -> None:
+        """Before any weight has moved."""
+        if math.isfinite(figures["loss"]):
             return
-        bad = [name for name, values in result.terms.items() if not torch.isfinite(values).all()]
+        bad = [name for name, value in figures.items() if name != "loss" and not math.isfinite(value)]
         raise FloatingPointError(
             f"step {self.run.step}: the loss is not finite in {', '.join(bad) or 'the sum'}, on images "
             f"{batch.image_ids}; the last good state is {self.out / CHECKPOINT}. Lower lr, or take amp bf16, or no amp"
         )
 
-    def add_to_sums(self, result: Losses, share: float) -> None:
-        names = list(result.terms)
-        values = torch.stack([result.total, *(result.terms[name].sum() for name in names)]).tolist()
-        for name, value in zip(["loss", *names], values, strict=True):
+    def add_to_sums(self, figures: dict[str, float], share: float) -> None:
+        for name, value in figures.items():
             self.run.sums[name] = self.run.sums.get(name, 0.0) + value * share
 
     # --- between the steps ---
@@ -382,10 +384,12 @@ class Fit:
 
 def mark_of(coco: CocoFile) -> str:
     """Changes with the images and their boxes and labels."""
-    mark = hashlib.sha256()
-    for record in coco.records:
-        mark.update(f"{record.image_id} {record.file_name}".encode())
-        mark.update(record.boxes_xywh_px.tobytes() + record.labels.tobytes() + record.is_crowd.tobytes())
+    columns, mark = columns_of(coco), hashlib.sha256()
+    for name in columns.file_names:
+        mark.update(f"{name}\0".encode())
+    boxes = (columns.boxes_xywh_px, columns.labels, columns.is_crowd)
+    for values in (columns.image_ids, columns.offsets, *boxes):
+        mark.update(np.ascontiguousarray(values).view(np.uint8).data)
     return mark.hexdigest()[:16]
 
 
@@ -421,7 +425,13 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path, device: torch.device | str) -> dict[str, Any]:
-    return torch.load(path, map_location=device, weights_only=True)
+    """ValueError names the file where it is cut off, or another one."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except UNREADABLE as error:
+        mend = "is it cut off? take it out, and the training begins anew"
+        raise ValueError(f"{path}: expected the state of a training, found {one_line(error)[:200]}; {mend}") from error
+    return state
 
 
 def tensorboard(folder: Path | str) -> Log:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kit.files import read_json
-from kit.params import AUGMENTATION, NOTEBOOKS, ROOT
+from kit.params import AUGMENTATION, NOTEBOOKS, ROOT, SAMPLING
 
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -116,7 +116,8 @@ def test_every_parameter_is_used_or_belongs_to_all(path):
         "strong_until": "params.strong_until_epoch", "perspective": "params.perspective_folder",
     }  # fmt: skip
     names = NOTEBOOKS[path.stem].names()
-    through |= {name: "params.augmentation" for name in AUGMENTATION if path.stem == "03_train"}
+    through |= {name: "params.augmentation" for name in AUGMENTATION if path.stem in ("00_browse", "03_train")}
+    through |= {name: "params.sampling" for name in SAMPLING if path.stem == "00_browse"}
     through |= {name: "params.scenes" for name in names if name.startswith("scenes_")}
     through |= {name: "params.offline" for name in names if name.startswith("offline_")}
     assert [name for name in names if not re.search(rf"{through.get(name, f'params.{name}')}\b", used)] == []

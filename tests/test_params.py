@@ -262,3 +262,9 @@ def test_results_of_others_need_a_twin_on_the_part_that_is_sent() -> None:
     assert EnsembleParams(results=["a.json"]).results_submit == []  # val is sent: the file itself
     text = message(ValueError, {"results": ["a.json"], "submit": "test"}, EnsembleParams)
     assert "results_submit: expected 1 files, the twins of results on the part test, got 0" in text
+
+
+def test_a_file_with_a_wrong_value_is_named(tmp_path):
+    path = write_text(tmp_path / "run.yaml", "epochs: many\n")
+    with pytest.raises(TypeError, match=r"run\.yaml: TrainParams: epochs: expected int"):
+        TrainParams.from_yaml(path)

@@ -4,6 +4,7 @@ import zipfile
 
 import pytest
 
+from kit.files import FREE_MIB
 from kit.submission import (
     Rules,
     append_log,
@@ -231,3 +232,15 @@ def test_a_log_without_a_last_newline_is_continued_and_another_file_refused(tmp_
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(ValueError, match="the first line must be date,commit"):
         append_log(tmp_path / "other.csv", commit="abc", params="demo")
+
+
+def test_a_zip_that_would_unpack_without_end_is_a_reason(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.json", " " * (FREE_MIB + 1 << 20))
+    assert f"it unpacks to more than {FREE_MIB} MiB" in validate_file(tmp_path / "a.zip", RULES)[0]
+
+
+def test_brackets_too_deep_in_a_zip_are_a_reason(tmp_path):
+    assert (
+        "expected a zip of one JSON" in validate_file(zipped(tmp_path / "a.zip", **{"a.json": "[" * 10**5}), RULES)[0]
+    )

@@ -273,3 +273,11 @@ def test_a_checkpoint_from_before_epochs_could_be_kept_is_gone_on_from(tmp_path:
     data = tiny.dataset(tmp_path / "train")
     runs = [Fit(tiny.detector(), data, None, tmp_path, tiny.plan(keep_epochs=keep), print) for keep in (False, True)]
     assert runs[0].fingerprint() == runs[1].fingerprint() and "keep_epochs" not in runs[0].fingerprint()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
+def test_a_broken_state_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"state\.pt: expected the state of a training, found") as error:
+        read_state(tmp_path / "state.pt", "cpu")
+    assert str(error.value).isprintable()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kit.files import read_bytes, read_yaml
+from kit.files import one_line, read_bytes, read_yaml
 
 ANY = ""  # stands for every data set
 
@@ -71,7 +71,9 @@ def targets_of_csv(path: Path) -> dict[tuple[str, str], str | None]:
         raise ValueError(f"{path}: expected CSV in UTF-8, found {error}; store it anew") from error
     columns = list(reader.fieldnames or [])
     if not {"category", "target"} <= set(columns):
-        raise ValueError(f"{path}: expected the columns category and target, found {', '.join(columns)}; add them")
+        raise ValueError(
+            f"{path}: expected the columns category and target, found {one_line(', '.join(columns)):.120}; add them"
+        )
     targets: dict[tuple[str, str], str | None] = {}
     for line, row in enumerate(rows, 2):
         key = (row.get("data_set") or ANY, row["category"] or "")

@@ -1,71 +1,55 @@
-"""The check of a data set before training: one report that names every problem, with examples and what to do.
+"""The check of a data set: one report that names everything wrong or odd, with examples and what to do.
 
-    python -m kit.data.check DIR [--json FILE]
+    python -m kit.data.check SOURCE [--json FILE] [--pictures FOLDER] [--fix OUT]
 
-Problems stop the training. Told to go on, it goes on with what `clean` leaves. Crowds, repeated boxes, images without
-boxes and files that the annotations do not mention are information only.
+Problems stop the training. Told to go on, it goes on with what `clean` leaves. All else is odd or good to know. The
+training looks at ids, boxes and files; the command also at masks, outliers, classes and pictures that are almost the
+same, within a part and across parts. What is wrong with labels: `check_labels`, `check_oddities`; with images:
+`check_images`; the mended copy: `mend`.
 """
 
 import argparse
+import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kit.data.coco import UNKNOWN, CocoFile, Record, Split, find_dataset, parse_coco
-from kit.data.image_files import FileState, Progress, read_states
-from kit.files import read_json, write_json
+from kit.data.check_images import (
+    Looks,
+    near_across,
+    near_within,
+    problem_of_names,
+    problems_of_images,
+    read_files,
+    read_looks,
+    undecodable,
+)
+from kit.data.check_labels import class_counts, cut_boxes, is_left_out, problems_of_boxes, problems_of_ids
+from kit.data.check_masks import problems_of_masks
+from kit.data.check_oddities import problems_across, problems_of_classes, problems_of_outliers
+from kit.data.check_report import Finding, Problem, Report
+from kit.data.check_table import Rows, Source, Table, again, read_table, table_of
+from kit.data.coco import CocoFile, Record, coco_of, coco_of_entries, columns_of
+from kit.data.coco_entries import read_entries
+from kit.data.columns import Columns, columns_of_records
+from kit.data.formats.coco import coco_files, image_folder
+from kit.data.image_files import Progress
+from kit.data.mend import Choices, table_of_changes, write_mended
+from kit.data.near_duplicates import NEAR_BITS
+from kit.files import one_line, write_json
+from kit.progress import Bar
 
-EXAMPLES = 5  # of each problem in the report
-EDGE_PX = 1.0  # boxes may leave the image by so much: labels of inclusive pixels do. What is outside is cut anyway
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+__all__ = ["Finding", "Problem", "Report", "check_dataset", "check_folder", "clean", "read_checked"]
 
-Mask = NDArray[np.bool_]  # (N,), one for each annotation of a record
+Bars = Callable[[str], Progress | None]  # of each step of a long check, by its name
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One kind of problem."""
-
-    kind: str
-    count: int
-    examples: list[str]  # file, annotation, and what was found
-    mend: str
-    is_fatal: bool = True
-    image_ids: tuple[int, ...] = ()  # images that cannot be used
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that was found in one COCO file and its images."""
-
-    path: Path
-    images: int
-    annotations: int
-    problems: list[Problem]
-
-    @property
-    def fatal(self) -> bool:
-        return any(problem.is_fatal for problem in self.problems)
-
-    def table(self) -> str:
-        """For reading: the problems first, then the information."""
-        fatal = sum(problem.is_fatal for problem in self.problems)
-        found = f"{fatal} kind{'s' * (fatal != 1)} of problem" if fatal else "no problems"
-        lines = [f"{self.path}: {self.images} images, {self.annotations} annotations, {found}"]
-        for problem in sorted(self.problems, key=lambda problem: not problem.is_fatal):
-            lines.append(f"{'!' if problem.is_fatal else ' '} {problem.count:>7}  {problem.kind}: {problem.mend}")
-            lines += [f"{'':12}{example}" for example in problem.examples]
-            lines += [f"{'':12}..."] * (problem.count > len(problem.examples))
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"path": str(self.path), "fatal": self.fatal}
+# --- the door of the training ---
 
 
 def read_checked(
@@ -80,269 +64,218 @@ def read_checked(
 
 
 def check_dataset(annotations: Path | str, images: Path | str | None, progress: Progress | None = None) -> Report:
-    """Everything that is wrong with one COCO file and its image folder; None checks the file alone."""
+    """What the training looks at in one COCO file and its image folder; None checks the file alone."""
     return inspected(Path(annotations), None if images is None else Path(images), progress)[1]
 
 
 def inspected(path: Path, images: Path | None, progress: Progress | None) -> tuple[CocoFile, Report]:
-    content = read_json(path)
-    coco = parse_coco(content, path)
-    problems = [*problems_of_ids(content), *problems_of_boxes(coco)]
+    entries = read_entries(path)
+    table = table_of(entries)
+    problems = [*problems_of_ids(table), *problems_of_boxes(table)]
     if images is not None:
-        problems += problems_of_images(coco, images, progress)
-    annotations = len(content.get("annotations") or [])
-    return coco, Report(path, len(content["images"]), annotations, [each for each in problems if each.count])
+        problems += problems_of_images(table, images, read_files(table, images, progress))
+    return coco_of_entries(entries), report_of(table, images, problems)
 
 
-def problem(
-    kind: str, found: Iterable[str], mend: str, is_fatal: bool = True, image_ids: Sequence[int] = ()
-) -> Problem:
-    found = list(found)
-    return Problem(kind, len(found), found[:EXAMPLES], mend, is_fatal, tuple(image_ids))
-
-
-# --- ids ---
-
-
-def problems_of_ids(content: dict[str, Any]) -> list[Problem]:
-    """What only the raw lists show."""
-    images, annotations = content["images"], content.get("annotations") or []
-    categories = content.get("categories") or []
-    known = {image["id"] for image in images}
-    numbered = [each for each in annotations if each.get("id")]
-    number_them = "number the annotations 1, 2, ..."
-    return [
-        problem(
-            "duplicate image id",
-            (f"{each['file_name']}: image {each['id']}" for each in repeats(images, ids(images))),
-            "give every image its own id; only the first of each is used",
-        ),
-        problem(
-            "duplicate category id",
-            (f"category {each['id']}, {each.get('name')}" for each in repeats(categories, ids(categories))),
-            "give every category its own id",
-        ),
-        problem(
-            "image missing from the list",
-            (
-                f"annotation {each.get('id')}: image {each['image_id']}"
-                for each in annotations
-                if each["image_id"] not in known
-            ),
-            "add the image to the list or delete its annotations",
-        ),
-        problem(
-            "duplicate annotation id",
-            (f"annotation {each['id']} of image {each['image_id']}" for each in repeats(numbered, ids(numbered))),
-            number_them,
-        ),
-        problem(
-            "annotation id 0 or none",
-            (f"an annotation of image {each['image_id']}" for each in annotations if not each.get("id")),
-            f"{number_them}: with an id of 0 the official F1 and AP come out wrong",
-        ),
-    ]
-
-
-def ids(entries: Iterable[dict[str, Any]]) -> list[Any]:
-    return [entry["id"] for entry in entries]
-
-
-def repeats(entries: Sequence[Any], keys: Sequence[Any]) -> list[Any]:
-    """The entries whose key has been there before."""
-    return [entry for entry, again in zip(entries, been_before(keys), strict=True) if again]
-
-
-def been_before(keys: Sequence[Any]) -> list[bool]:
-    first = {key: position for position, key in reversed(list(enumerate(keys)))}
-    return [first[key] != position for position, key in enumerate(keys)]
-
-
-# --- boxes: each rule tells the annotations of one image it holds for, as (N,) bool ---
-
-
-@dataclass(frozen=True)
-class Rule:
-    kind: str
-    finds: Callable[[Record], Mask]
-    mend: str
-    is_fatal: bool = True
-
-
-def is_malformed(record: Record) -> Mask:
-    return ~np.asarray(np.isfinite(record.boxes_xywh_px).all(axis=1), np.bool_)
-
-
-def is_without_area(record: Record) -> Mask:
-    return np.asarray((record.boxes_xywh_px[:, 2:] <= 0).any(axis=1), np.bool_)
-
-
-def is_unknown(record: Record) -> Mask:
-    return np.asarray(record.labels == UNKNOWN, np.bool_)
-
-
-def is_outside(record: Record) -> Mask:
-    """Nothing of the box lies in the image."""
-    low, high = corners_px(record)
-    return is_judged(record) & ((high <= 0) | (low >= record.size_hw[::-1])).any(axis=1)
-
-
-def is_over_the_edge(record: Record) -> Mask:
-    """More than EDGE_PX of the box lie outside, but not all of it."""
-    low, high = corners_px(record)
-    leaves = ((low < -EDGE_PX) | (high > np.array(record.size_hw[::-1]) + EDGE_PX)).any(axis=1)
-    return is_judged(record) & leaves & ~is_outside(record)
-
-
-def is_judged(record: Record) -> Mask:
-    """Boxes and an image with a size: only these can lie in or out."""
-    return ~is_malformed(record) & ~is_without_area(record) & all(record.size_hw)
-
-
-def is_repeated(record: Record) -> Mask:
-    """The same box of the same class has been there before."""
-    boxes = map(tuple, record.boxes_xywh_px.tolist())
-    rows = list(zip(record.labels.tolist(), record.is_crowd.tolist(), boxes, strict=True))
-    return np.array(been_before(rows), bool)
-
-
-def is_crowd(record: Record) -> Mask:
-    return record.is_crowd
-
-
-def corners_px(record: Record) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) low, (N, 2) high, as x, y."""
-    return record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, :2] + record.boxes_xywh_px[:, 2:]
-
-
-LEFT_OUT = (
-    Rule("malformed box", is_malformed, "write bbox as four finite numbers x, y, width, height"),
-    Rule("box without area", is_without_area, "delete it, or give it a width and a height above 0"),
-    Rule("box outside the image", is_outside, "delete it; if there are many, boxes may belong to another image size"),
-    Rule("unknown category", is_unknown, "add the category to the list or delete the annotation"),
-    Rule("repeated box", is_repeated, "of the same class and place; one of them is used", is_fatal=False),
-)
-MENDED = (
-    Rule("box over the edge", is_over_the_edge, "cut it at the image; boxes are x, y, width, height, not corners"),
-)
-INFORMATION = (Rule("crowd", is_crowd, "no target in training, ignored in evaluation", is_fatal=False),)
-
-
-def problems_of_boxes(coco: CocoFile) -> list[Problem]:
-    rules = (*LEFT_OUT, *MENDED, *INFORMATION)
-    problems = [problem(rule.kind, found_by(rule, coco.records), rule.mend, rule.is_fatal) for rule in rules]
-    empty = (record.file_name for record in coco.records if not len(record.labels))
-    return [*problems, problem("image without boxes", empty, "used as background", is_fatal=False)]
-
-
-def found_by(rule: Rule, records: Iterable[Record]) -> Iterable[str]:
-    for record in records:
-        for row in np.flatnonzero(rule.finds(record)):
-            box = ", ".join(f"{value:g}" for value in record.boxes_xywh_px[row])
-            annotation = f"{record.file_name}: annotation {record.annotation_ids[row]}"
-            yield f"{annotation}, [{box}], image {size_text(record.size_hw)}"
-
-
-# --- image files ---
-
-
-def problems_of_images(coco: CocoFile, images: Path, progress: Progress | None) -> list[Problem]:
-    records = coco.records
-    states = read_states([images / record.file_name for record in records], progress)
-    pairs = list(zip(records, states, strict=True))
-    mends = {
-        "missing image": f"copy it to {images}, or correct file_name",
-        "unreadable image": "replace the file; it is empty, no image, or of a kind that OpenCV cannot read",
-        "truncated image": "copy or download it again; its end is missing or broken",
-    }
-    problems = []
-    for kind, mend in mends.items():
-        hit = [(record, state) for record, state in pairs if state.fault == kind]
-        found = (f"{record.file_name}: image {record.image_id} {state.detail}".rstrip() for record, state in hit)
-        problems.append(problem(kind, found, mend, image_ids=[record.image_id for record, _ in hit]))
-    return [*problems, size_problem(pairs), name_problem(records), unlisted(records, images)]
-
-
-def size_problem(pairs: Iterable[tuple[Record, FileState]]) -> Problem:
-    wrong = [(record, state) for record, state in pairs if not state.fault and state.size_hw != record.size_hw]
-    found = []
-    for record, state in wrong:
-        turned = " (its EXIF turns it)" * (state.is_turned and state.size_hw == record.size_hw[::-1])
-        sizes = f"file {size_text(state.size_hw)}{turned}, annotations {size_text(record.size_hw)}"
-        found.append(f"{record.file_name}: {sizes}")
-    mend = "correct width and height if the boxes fit the file; EXIF orientation is not applied: store pixels upright"
-    return problem("size mismatch", found, mend, image_ids=[record.image_id for record, _ in wrong])
-
-
-def name_problem(records: Sequence[Record]) -> Problem:
-    again = repeats(records, [record.file_name for record in records])
-    found = (f"{record.file_name}: image {record.image_id}" for record in again)
-    image_ids = [record.image_id for record in again]
-    return problem("duplicate file name", found, "keep one entry for each file", image_ids=image_ids)
-
-
-def unlisted(records: Iterable[Record], images: Path) -> Problem:
-    names = {record.file_name for record in records}
-    files = (file for file in sorted(images.rglob("*")) if file.suffix.lower() in IMAGE_ENDINGS)
-    found = (name for name in (file.relative_to(images).as_posix() for file in files) if name not in names)
-    return problem("file without an entry", found, "not used", is_fatal=False)
-
-
-def size_text(size_hw: tuple[int, int]) -> str:
-    return f"{size_hw[1]}x{size_hw[0]}" if all(size_hw) else "of no size"
+def report_of(table: Table, images: Path | None, problems: Sequence[Problem]) -> Report:
+    counts, found = (len(table.image_ids), len(table.image_rows)), [each for each in problems if each.count]
+    return Report(table.entries.path, *counts, found, table.part, images, class_counts(table))
 
 
 # --- what is left ---
 
 
 def clean(coco: CocoFile, report: Report) -> CocoFile:
-    """Without the images and annotations that the report names; boxes over the edge are cut."""
-    dropped = {image_id for problem in report.problems for image_id in problem.image_ids}
-    records = [clean_record(record) for record in coco.records if record.image_id not in dropped]
-    counts = Counter(int(each) for record in records for each in record.annotation_ids)
-    if any(count > 1 or annotation_id == 0 for annotation_id, count in counts.items()):
-        records = renumbered(records)
-    return replace(coco, records=records)
+    """Without the images and annotations that the report names; boxes over the edge are cut. The very file where there
+    is nothing to do."""
+    dropped = np.array([image_id for problem in report.problems for image_id in problem.image_ids], np.int64)
+    columns = columns_of(coco)
+    left = columns.take(~np.isin(columns.image_ids, dropped)) if len(dropped) else columns
+    left = numbered(clean_columns(left))
+    return coco if left is columns else coco_of(coco.path, left, coco.category_ids, coco.names)
+
+
+def clean_columns(columns: Columns) -> Columns:
+    """Every image with the boxes that can be used, cut at its edges; the same columns where all can."""
+    stays = ~is_left_out(rows_of(columns))
+    if not stays.all():
+        columns = with_boxes(columns, stays)
+    boxes_xywh_px = cut_boxes(rows_of(columns))
+    is_cut = (boxes_xywh_px != columns.boxes_xywh_px).any(axis=1)
+    if is_cut.any():
+        areas_px2 = np.minimum(columns.areas_px2, np.where(is_cut, boxes_xywh_px[:, 2:].prod(axis=1), np.inf))
+        columns = replace(columns, boxes_xywh_px=boxes_xywh_px, areas_px2=areas_px2)
+    return columns
+
+
+def numbered(columns: Columns) -> Columns:
+    """Annotation ids 1, 2, ... unless each has one of its own."""
+    ids = columns.annotation_ids
+    has_own = (ids != 0).all() and not again(ids).any()
+    return columns if has_own else replace(columns, annotation_ids=np.arange(1, len(ids) + 1))
+
+
+def rows_of(columns: Columns) -> Rows:
+    images = columns.image_rows()
+    return Rows(columns.boxes_xywh_px, columns.sizes_hw[images], columns.labels, columns.is_crowd, images)
+
+
+def with_boxes(columns: Columns, stays: np.ndarray) -> Columns:
+    """All images with these of their boxes; stays: (N,) bool."""
+    return replace(
+        columns,
+        offsets=np.append(0, np.cumsum(stays))[columns.offsets],
+        boxes_xywh_px=columns.boxes_xywh_px[stays],
+        labels=columns.labels[stays],
+        is_crowd=columns.is_crowd[stays],
+        annotation_ids=columns.annotation_ids[stays],
+        areas_px2=columns.areas_px2[stays],
+        segmentations=columns.segmentations.take(stays),
+    )
 
 
 def clean_record(record: Record) -> Record:
-    record = record.only(~np.logical_or.reduce([rule.finds(record) for rule in LEFT_OUT]))
-    height, width = record.size_hw
-    corner, size = record.boxes_xywh_px[:, :2], record.boxes_xywh_px[:, 2:]
-    low, high = (xy.clip(0, [width, height]) for xy in (corner, corner + size))
-    inside = ((low == corner) & (high == corner + size)).all(axis=1, keepdims=True)  # these keep their exact numbers
-    boxes = np.where(inside, record.boxes_xywh_px, np.concatenate([low, high - low], axis=1))
-    areas = np.minimum(record.areas_px2, np.where(inside[:, 0], np.inf, boxes[:, 2] * boxes[:, 3]))
-    return replace(record, boxes_xywh_px=boxes, areas_px2=areas)
+    """One image with the boxes that can be used."""
+    return clean_columns(columns_of_records([record])).record(0)
 
 
-def renumbered(records: Iterable[Record]) -> list[Record]:
-    """Annotation ids 1, 2, ... in order."""
-    result, first = [], 1
-    for record in records:
-        ids = np.arange(first, first + len(record.labels), dtype=np.int64)
-        result.append(replace(record, annotation_ids=ids))
-        first += len(ids)
+# --- the whole of a data set ---
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How far a check goes."""
+
+    opens_images: bool = True
+    near_bits: int | None = NEAR_BITS  # of pictures that are taken for the same; None: they are not compared
+    view_pattern: str | None = None  # what tells the camera of a file name
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One part when it has been checked. looks: None where pictures are not compared."""
+
+    report: Report
+    table: Table
+    looks: Looks | None
+
+
+def check_folder(
+    source: Path | str, images: Path | str | None = None, depth: Depth | None = None, bars: Bars | None = None
+) -> list[Report]:
+    """Everything that is wrong or odd: one report a part, and a last one of what lies across the parts.
+
+    source: a data set folder or one COCO file; images: the image folder, where it is not beside the file.
+    """
+    depth, bars = depth or Depth(), bars or no_bar
+    sources = sources_of(Path(source), None if images is None else Path(images))
+    parts = [check_part(each, depth, bars) for each in sources]
+    problems = problems_across([part.table for part in parts])
+    looks = [part.looks for part in parts if part.looks]
+    for one, other in combinations(looks, 2):
+        problems += near_across(other, one, depth.near_bits or 0)
+    counts = (sum(part.report.images for part in parts), sum(part.report.annotations for part in parts))
+    return [*(part.report for part in parts), Report(Path(source), *counts, joined(problems))]
+
+
+def no_bar(what: str) -> Progress | None:
+    return None
+
+
+def sources_of(source: Path, images: Path | None) -> list[Source]:
+    """The parts of a folder, train first, or the one file."""
+    files = coco_files(source) if source.exists() else {}
+    if not files:
+        found = "neither in it" if source.is_dir() else "nothing"
+        wanted = "the folder of a COCO data set with annotations/instances_*.json, or a COCO file"
+        raise ValueError(f"{source}: expected {wanted}, found {found}; check the path")
+    order = sorted(files, key=lambda name: (name != "train", name != "val", name))
+    return [Source(name, files[name], images or image_folder(files[name], name)) for name in order]
+
+
+def check_part(source: Source, depth: Depth, bars: Bars) -> Checked:
+    table, looks = read_table(source.annotations, source.name), None
+    classes = class_counts(table)
+    problems = [*problems_of_ids(table), *problems_of_boxes(table)]
+    shown = one_line(source.name)
+    problems += problems_of_masks(table, bars(f"{shown}: masks"))
+    problems += [*problems_of_outliers(table, depth.view_pattern), *problems_of_classes(source.name, classes)]
+    if depth.opens_images:
+        files = read_files(table, source.images, bars(f"{shown}: images"))
+        problems += problems_of_images(table, source.images, files)
+        if depth.near_bits is not None:
+            looks = read_looks(table, source.images, files, bars(f"{shown}: looks"))
+            problems = joined([*problems, undecodable(looks, source.images)])
+            problems.append(near_within(looks, depth.near_bits))
+    else:
+        problems.append(problem_of_names(table))
+    return Checked(report_of(table, source.images, problems), table, looks)
+
+
+def joined(problems: Sequence[Problem]) -> list[Problem]:
+    """One problem a kind, of those that were found."""
+    kinds = dict.fromkeys(problem.kind for problem in problems if problem.count)
+    own = {kind: [problem for problem in problems if problem.kind == kind] for kind in kinds}
+    return [replace(each[0], findings=[found for one in each for found in one.findings]) for each in own.values()]
+
+
+# --- the command ---
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog="python -m kit.data.check", description=str(__doc__).partition("\n")[0])
+    result.add_argument("source", type=Path, help="a data set folder with annotations/instances_*.json, or one file")
+    result.add_argument("--images", type=Path, help="folder of the images, if it is not beside the annotations")
+    result.add_argument("--json", type=Path, help="also write the reports here, findings and all")
+    result.add_argument("--pictures", type=Path, metavar="FOLDER", help="also draw examples, classes and sizes there")
+    result.add_argument("--labels-only", action="store_true", help="open no image")
+    result.add_argument("--near-bits", type=int, default=NEAR_BITS, help="of pictures taken for the same; -1: none")
+    result.add_argument("--view-pattern", metavar="REGEX", help=r"tells the camera, such as 'camera(?P<camera>\d+)'")
+    result.add_argument("--fix", type=Path, metavar="OUT", help="write a mended copy and its log to a new folder")
+    result.add_argument("--boxes-from-masks", action="store_true", help="with --fix, where the two disagree")
+    result.add_argument("--sizes-of-files", action="store_true", help="with --fix, where entries have another size")
+    result.add_argument("--copy", action="store_true", help="with --fix: copy images instead of linking them")
     return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks every part of a data set folder; 1 if there is a problem, 2 if there is no data set."""
-    parser = argparse.ArgumentParser(prog="python -m kit.data.check", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="with images/{train,val} and annotations/instances_{train,val}.json")
-    parser.add_argument("--json", type=Path, help="also write the reports here")
-    options = parser.parse_args(arguments)
+    """0 without problems, in the mended copy where one is written; 1 with; 2 where there is no data set."""
+    options = parser().parse_args(arguments)
+    near_bits = None if options.near_bits < 0 else options.near_bits
+    depth = Depth(not options.labels_only, near_bits, options.view_pattern)
     try:
-        splits = find_dataset(options.folder)
-        parts: list[Split] = [splits.train, *([splits.val] if splits.val else []), *splits.others.values()]
-        reports = [check_dataset(part.annotations, part.images) for part in parts]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        reports = check_folder(options.source, options.images, depth, Bar)
+        print("\n\n".join(report.table() for report in reports))
+        if options.json:
+            write_json(options.json, [report.to_json() for report in reports], indent=1)
+        if options.pictures:
+            draw(reports, options.pictures)
+        if options.fix:
+            print("\n".join(["", *fix(options)]))
+            reports = check_folder(options.fix, None, depth, Bar)
+            print("\n" + "\n\n".join(report.table() for report in reports))
+    except (ValueError, OSError) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    print("\n\n".join(report.table() for report in reports))
-    if options.json:
-        write_json(options.json, [report.to_json() for report in reports], indent=1)
     return int(any(report.fatal for report in reports))
+
+
+def draw(reports: Sequence[Report], folder: Path) -> None:
+    """By kit.plots.check, which stands on a higher step: it reads the reports as data."""
+    with tempfile.TemporaryDirectory() as place:
+        path = write_json(Path(place) / "reports.json", [report.to_json() for report in reports])
+        subprocess.run([sys.executable, "-m", "kit.plots.check", str(path), str(folder)], check=True)
+
+
+def fix(options: argparse.Namespace) -> list[str]:
+    """Writes the mended copy; what has changed, for reading."""
+    sources = sources_of(options.source, options.images)
+    choices = Choices(options.boxes_from_masks, options.sizes_of_files)
+    changes = write_mended(sources, options.fix, choices, options.copy, Bar("images to mend"))
+    return [
+        f"{one_line(options.fix)}: mended, {len(changes)} changes, all of them in mended.json",
+        *table_of_changes(changes),
+    ]
 
 
 if __name__ == "__main__":

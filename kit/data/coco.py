@@ -4,61 +4,52 @@ Sizes, ids and boxes are taken as they stand in the file; nothing is rounded and
 tolerant of what `kit.data.check` reports, so that one report can name everything at once.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from kit.data.coco_columns import columns_of_entries
+from kit.data.coco_entries import Entries, entries_of, read_entries, refuse_other_formats
+from kit.data.column_writer import write_columns
+from kit.data.columns import Columns, Records, columns_of_records
+from kit.data.json_stream import Progress
 from kit.data.outlines import Outline
-from kit.data.run_lengths import outline_of_runs
-from kit.files import read_json, write_json
+from kit.data.record import UNKNOWN, Record, outline_of, polygons, ring_of
+from kit.files import write_json
 
-UNKNOWN = -1  # label of an annotation whose category the file does not list
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image of a COCO file and its N annotations, in the order of the file."""
-
-    image_id: int
-    file_name: str
-    size_hw: tuple[int, int]  # (0, 0) where the file gives none
-    boxes_xywh_px: np.ndarray  # (N, 4) float64; NaN where the file has no four numbers
-    labels: np.ndarray  # (N,) int64, index into CocoFile.category_ids, or UNKNOWN
-    is_crowd: np.ndarray  # (N,) bool
-    annotation_ids: np.ndarray  # (N,) int64; 0 where the file gives none
-    areas_px2: np.ndarray  # (N,) float64, by which the evaluation tells small from large: of the mask, or of the box
-    outlines: list[Outline | None] | None = (
-        None  # N, as polygons or masks of the file tell; None: none, of one or of all
-    )
-
-    def __post_init__(self) -> None:
-        if self.outlines is not None and len(self.outlines) != len(self.labels):
-            counts = f"{len(self.labels)} annotations and {len(self.outlines)} outlines"
-            raise ValueError(f"{self.file_name}: expected as many outlines as annotations, got {counts}; use only()")
-
-    def only(self, rows: np.ndarray) -> "Record":
-        """The image with these annotations alone; rows: (N,) bool, or indices."""
-        return replace(
-            self,
-            boxes_xywh_px=self.boxes_xywh_px[rows],
-            labels=self.labels[rows],
-            is_crowd=self.is_crowd[rows],
-            annotation_ids=self.annotation_ids[rows],
-            areas_px2=self.areas_px2[rows],
-            outlines=self.outlines and [self.outlines[row] for row in np.arange(len(self.labels))[rows]],
-        )
+__all__ = [  # what is of the file, and what one of its images is made of
+    "UNKNOWN",
+    "CocoFile",
+    "Record",
+    "Split",
+    "Splits",
+    "as_coco",
+    "coco_of",
+    "coco_of_entries",
+    "columns_of",
+    "find_dataset",
+    "find_split",
+    "name_of_part",
+    "outline_of",
+    "parse_coco",
+    "read_coco",
+    "refuse_other_formats",
+    "ring_of",
+    "write_coco",
+    "write_coco_file",
+]
 
 
 @dataclass(frozen=True)
 class CocoFile:
-    """A COCO file in memory: records in order of image_id; label k stands for category_ids[k] and names[k]."""
+    """A COCO file in memory: records in order of image_id; label k stands for category_ids[k] and names[k].
+
+    Of a file that was read, the records are `Records`: arrays, of which each is made when it is asked for.
+    """
 
     path: Path
-    records: list[Record]
+    records: list[Record] | Records
     category_ids: list[int]
     names: list[str]
 
@@ -80,105 +71,30 @@ class Splits:
     others: Mapping[str, Split] = field(default_factory=dict)
 
 
-def read_coco(path: Path | str) -> CocoFile:
-    """Every image of the file once, with all its annotations."""
-    path = Path(path)
-    return parse_coco(read_json(path), path)
+def read_coco(path: Path | str, progress: Progress | None = None) -> CocoFile:
+    """Every image of the file once, with all its annotations. progress: gets the bytes read, and all."""
+    return coco_of_entries(read_entries(path, progress))
 
 
 def parse_coco(content: Any, path: Path) -> CocoFile:
     """The content of a COCO file; path only names it in errors."""
-    refuse_other_formats(content, path)
-    categories = sorted(content.get("categories") or [], key=lambda category: category["id"])
-    category_ids = list(dict.fromkeys(int(category["id"]) for category in categories))
-    names = {int(category["id"]): str(category.get("name", category["id"])) for category in categories}
-
-    label_of = {category_id: label for label, category_id in enumerate(category_ids)}
-    annotations_of = defaultdict(list)
-    for annotation in content.get("annotations") or []:
-        annotations_of[annotation["image_id"]].append(annotation)
-    images = {image["id"]: image for image in reversed(content["images"])}  # the first of two with one id stays
-    records = [read_record(images[image_id], annotations_of[image_id], label_of) for image_id in sorted(images)]
-    return CocoFile(path, records, category_ids, [names[category_id] for category_id in category_ids])
+    return coco_of_entries(entries_of(content, path))
 
 
-def refuse_other_formats(content: Any, path: Path) -> None:
-    """Stops at what is no COCO file at all; smaller faults are for the check."""
-    mend = "give the annotation file of a COCO data set"
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        found = f"the keys {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
-        raise ValueError(
-            f"{path}: expected a COCO file with the lists images, annotations, categories, got {found}; {mend}"
-        )
-    wanted = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id",)}
-    for part, keys in wanted.items():
-        for position, entry in enumerate(content.get(part) or []):
-            missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if missing:
-                raise ValueError(
-                    f"{path}: {part}[{position}]: expected {', '.join(missing)}, got {entry!r:.80}; {mend}"
-                )
-            identity = entry[keys[0]]
-            if not isinstance(identity, int):
-                raise ValueError(
-                    f"{path}: {part}[{position}]: {keys[0]} must be an integer, got {identity!r}; renumber"
-                )
+def coco_of_entries(entries: Entries) -> CocoFile:
+    path = entries.path
+    held = [entries]  # handed over, so that the entries can go while the columns come
+    del entries
+    return coco_of(path, *columns_of_entries(held))
 
 
-def read_record(
-    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
-) -> Record:
-    labels = [label_of.get(annotation.get("category_id", UNKNOWN), UNKNOWN) for annotation in annotations]
-    boxes = np.array([four_numbers(each.get("bbox")) for each in annotations], np.float64).reshape(-1, 4)
-    return Record(
-        image_id=image["id"],
-        file_name=str(image["file_name"]),
-        size_hw=(int(image.get("height") or 0), int(image.get("width") or 0)),
-        boxes_xywh_px=boxes,
-        labels=np.array(labels, np.int64),
-        is_crowd=np.array([bool(each.get("iscrowd", 0)) for each in annotations], bool),
-        annotation_ids=np.array([integer(each.get("id")) for each in annotations], np.int64),
-        areas_px2=np.array(
-            [number(each.get("area"), box[2] * box[3]) for each, box in zip(annotations, boxes, strict=True)]
-        ),
-        outlines=outlines if any(outlines := [outline_of(each) for each in annotations]) else None,
-    )
+def coco_of(path: Path, columns: Columns, category_ids: list[int], names: list[str]) -> CocoFile:
+    return CocoFile(path, Records(columns), category_ids, names)
 
 
-def outline_of(annotation: Mapping[str, Any]) -> Outline | None:
-    """The polygons of an annotation, or those around its mask; None where it has none that enclose anything."""
-    parts = annotation.get("segmentation")
-    if isinstance(parts, dict) and not annotation.get("iscrowd"):
-        return outline_of_runs(parts)
-    if not isinstance(parts, list) or annotation.get("iscrowd"):
-        return None
-    rings = [ring for part in parts if (ring := ring_of(part)) is not None]
-    return rings or None
-
-
-def ring_of(numbers: object) -> np.ndarray | None:
-    """x, y, x, y, ... of at least three points -> (P, 2); None where it is anything else."""
-    if not isinstance(numbers, list) or len(numbers) < 6 or len(numbers) % 2:
-        return None
-    if not all(isinstance(value, int | float) for value in numbers):
-        return None
-    ring = np.array(numbers, np.float64).reshape(-1, 2)
-    return ring if np.isfinite(ring).all() else None
-
-
-def four_numbers(box: object) -> list[float]:
-    """A bbox entry as it stands, or four NaN where it is no list of four numbers."""
-    if isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
-        return [float(value) for value in box]
-    return [float("nan")] * 4
-
-
-def integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def number(value: object, otherwise: float) -> float:
-    return float(value) if isinstance(value, int | float) else float(otherwise)
+def columns_of(coco: CocoFile) -> Columns:
+    """The arrays of a file, whether it was read or its records are a list."""
+    return coco.records.columns if isinstance(coco.records, Records) else columns_of_records(coco.records)
 
 
 def as_coco(coco: CocoFile) -> dict[str, Any]:
@@ -209,7 +125,7 @@ def as_coco(coco: CocoFile) -> dict[str, Any]:
 
 def segmentation(outline: Outline | None) -> dict[str, list[list[float]]]:
     """The entry of an annotation; nothing where there is no outline."""
-    return {"segmentation": [ring.reshape(-1).tolist() for ring in outline]} if outline else {}
+    return {"segmentation": polygons(outline)} if outline else {}
 
 
 def write_coco(
@@ -232,6 +148,14 @@ def write_coco(
     content = {"info": dict(info)} if info else {}
     lists = {"images": list(images), "annotations": complete, "categories": list(categories)}
     return write_json(path, content | lists)
+
+
+def write_coco_file(path: Path | str, coco: CocoFile, info: Mapping[str, Any] | None = None) -> Path:
+    """The file as `as_coco` tells it, of any size: no object for a box.
+
+    Segmentations are written as they stood in the file that was read: run lengths and those of crowds too.
+    """
+    return write_columns(path, columns_of(coco), coco.category_ids, coco.names, info)
 
 
 def box_area(box_xywh_px: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""Converts data sets between COCO, YOLO, Pascal VOC and CSV, and from VisDrone, Objects365 and bare images.
+"""Converts data sets between COCO, YOLO, Pascal VOC, CSV and VisDrone, and from Objects365 and bare images.
 
 What the other format cannot carry is listed; what is wrong in the source as well. The source is never changed, and the
 new folder appears when it is whole. Images are linked, which takes no place on the disk.
@@ -18,15 +18,16 @@ from kit.data.formats.objects365 import annotation_files, read_objects365, remap
 from kit.data.formats.raw import Loss, RawDataset
 from kit.data.formats.table import read_table, write_table
 from kit.data.formats.table_columns import table_files
-from kit.data.formats.visdrone import part_folders, read_visdrone
+from kit.data.formats.visdrone import part_folders, read_visdrone, write_visdrone
 from kit.data.formats.voc import read_voc, write_voc
 from kit.data.formats.yolo import read_yolo, write_yolo, yaml_file
+from kit.files import one_line
 from kit.progress import Bar
 
 Source = Literal["coco", "yolo", "voc", "csv", "visdrone", "objects365", "folder"]
-Target = Literal["coco", "yolo", "voc", "csv"]
+Target = Literal["coco", "yolo", "voc", "csv", "visdrone"]
 SOURCES: tuple[Source, ...] = ("coco", "yolo", "voc", "csv", "visdrone", "objects365", "folder")
-TARGETS: tuple[Target, ...] = ("coco", "yolo", "voc", "csv")
+TARGETS: tuple[Target, ...] = ("coco", "yolo", "voc", "csv", "visdrone")
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,15 @@ class Conversion:
 
     def table(self) -> str:
         """For reading: what was read, noted and lost."""
-        parts = [f"{part.name:<12}{len(part.images):>8}{len(part.annotations):>12}" for part in self.dataset.parts]
+        parts = [
+            f"{one_line(part.name):<12}{len(part.images):>8}{len(part.annotations):>12}" for part in self.dataset.parts
+        ]
         lines = [f"read as {self.source}: {len(self.dataset.categories)} classes"]
         lines += [f"{'part':<12}{'images':>8}{'objects':>12}", *parts]
-        lines += [f"note: {note}" for note in self.dataset.notes]
+        lines += [f"note: {one_line(note)}" for note in self.dataset.notes]
         lost = [loss for loss in self.losses if not loss.is_problem]
-        lines += [f"lost or changed: {loss.what} ({loss.count}), first {loss.example}" for loss in lost]
-        return "\n".join([*lines, *(f"problem: {problem}" for problem in self.problems)])
+        lines += [f"lost or changed: {loss.what} ({loss.count}), first {one_line(loss.example)}" for loss in lost]
+        return "\n".join([*lines, *(f"problem: {one_line(problem)}" for problem in self.problems)])
 
 
 def recognised(source: Path) -> Source:
@@ -155,6 +158,8 @@ def convert(
         losses = write_yolo(dataset, out, polygons, copy, progress)
     elif to == "voc":
         losses = write_voc(dataset, out, bool(reading.one_based), copy, progress)
+    elif to == "visdrone":
+        losses = write_visdrone(dataset, out, copy, progress)
     else:
         losses = write_table(dataset, out, copy, progress)
     return Conversion(kind, dataset, losses)
@@ -186,10 +191,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress=Bar("images"),
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print(done.table())
-    print(f"written: {given.out} ({given.to})")
+    print(f"written: {one_line(given.out)} ({given.to})")
     return int(bool(done.problems))
 
 

@@ -16,11 +16,11 @@ import cv2
 import numpy as np
 
 from kit.data.copy_paste import intersections
-from kit.data.dataset import read_image
 from kit.data.formats.images import inside
 from kit.data.mask_boxes import Content, box_numbers, has_mask, read_content
 from kit.data.mask_shapes import box_of_entry, compressed_entry, mask_of_entry
 from kit.data.outlines import Window
+from kit.data.pixels import read_image
 from kit.files import sha256, whole_folder, write_bytes, write_json
 
 PART = "train"  # of the data set that is made

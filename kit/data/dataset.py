@@ -4,22 +4,29 @@ Images are read as they are stored: an EXIF orientation is NOT applied, because 
 pixels; the check reports files whose annotations think otherwise. Pixels stay uint8 until they are on the device.
 """
 
+import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from kit.boxes import Target
-from kit.data.augment import Draw, Policy, plain_policy
+from kit.data.augment import Draw, Load, Policy, plain_policy
+from kit.data.cache import PixelCache
 from kit.data.coco import CocoFile, Record
 from kit.data.outlines import Outline, hull
 from kit.data.picture import Picture, Size, areas
+from kit.data.pixels import read_image
 
+KEPT_BYTES = 256 << 20  # of a batch's decoded images, a worker
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SAME_BOX = 0.9  # IoU with its box from which an outline is believed
 
 
@@ -56,19 +63,39 @@ class Batch:
 class CocoDataset(Dataset[Sample]):
     """One COCO file and its image folder, seen through an augmentation policy."""
 
-    def __init__(self, coco: CocoFile, images: Path, policy: Policy, seed: int = 0, channels: int = 3):
+    def __init__(
+        self,
+        coco: CocoFile,
+        images: Path,
+        policy: Policy,
+        seed: int = 0,
+        channels: int = 3,
+        cache: PixelCache | None = None,
+    ):
+        if cache and cache.channels != channels:
+            raise ValueError(f"cache: expected pixels of {channels} channels, got {cache.channels}; open it with these")
         self.coco = coco
         self.images = Path(images)
         self.policy = policy
         self.seed = seed
         self.channels = channels
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.coco.records)
 
     def __getitem__(self, draw: Draw) -> Sample:
         """The same for the same draw, always."""
-        picture = self.policy(self.load, len(self), draw, self.seed)
+        return self.sample(draw, self.load)
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Sample]:
+        """What the loader asks for: the same samples, each image decoded once for all of them."""
+        again = any(self.policy.takes_from_pool(draw) for draw in draws)
+        load = kept(self.load, KEPT_BYTES) if again else self.load
+        return [self.sample(draw, load) for draw in draws]
+
+    def sample(self, draw: Draw, load: Load) -> Sample:
+        picture = self.policy(load, len(self), draw, self.seed)
         record = self.coco.records[draw.index]
         boxes = normalised(picture.boxes_xyxy_px, picture.size_hw)
         return Sample(
@@ -77,7 +104,30 @@ class CocoDataset(Dataset[Sample]):
 
     def load(self, index: int) -> Picture:
         """The image as stored, with the boxes that can be targets."""
-        return picture_of(self.coco.records[index], read_indexed(self.coco, self.images, index, self.channels))
+        record = self.coco.records[index]
+        return picture_of(record, self.pixels(index, self.images / record.file_name))
+
+    def pixels(self, index: int, file: Path) -> np.ndarray:
+        decode = partial(read_indexed, self.coco, self.images, index, self.channels)
+        return self.cache.read(index, file, decode) if self.cache else decode()
+
+
+def kept(load: Load, most_bytes: int) -> Load:
+    """The same, and what it gave is kept for the next time, as far as there is room."""
+    pictures: dict[int, Picture] = {}
+    room = most_bytes
+
+    def load_once(index: int) -> Picture:
+        nonlocal room
+        if index in pictures:
+            return pictures[index]
+        picture = load(index)
+        if picture.image.nbytes <= room:
+            pictures[index] = picture
+            room -= picture.image.nbytes
+        return picture
+
+    return load_once
 
 
 def read_indexed(coco: CocoFile, images: Path, index: int, channels: int = 3) -> np.ndarray:
@@ -101,11 +151,11 @@ def targets_of(record: Record) -> tuple[np.ndarray, np.ndarray]:
 def picture_of(record: Record, image: np.ndarray) -> Picture:
     """The image with the same objects as `targets_of`, and the outlines of those whose outline tells the same box."""
     boxes_xyxy_px, stays = _targets(record)
-    outlines = record.outlines and [
+    outlines = [
         outline if stay and outline and tells_box(outline, box, record.size_hw) else None
-        for outline, box, stay in zip(record.outlines, boxes_xyxy_px, stays, strict=True)
+        for outline, box, stay in zip(record.outlines or [], boxes_xyxy_px, stays, strict=bool(record.outlines))
     ]
-    return Picture(image, boxes_xyxy_px, record.labels, outlines if any(outlines or ()) else None).only(stays)
+    return Picture(image, boxes_xyxy_px, record.labels, outlines if any(outlines) else None).only(stays)
 
 
 def _targets(record: Record) -> tuple[np.ndarray, np.ndarray]:
@@ -142,35 +192,6 @@ def to_tensor(image: np.ndarray) -> Tensor:
     planes = np.empty((image.shape[2], *image.shape[:2]), np.uint8)
     cv2.split(np.ascontiguousarray(image), list(planes))  # 3 times as fast as a transposing copy
     return torch.from_numpy(planes)
-
-
-def read_image(path: Path | str, channels: int = 3) -> np.ndarray:
-    """8-bit pixels as stored, 1 channel grey, 3 RGB, 4 RGB and the file's fourth (255 where there is none).
-
-    16-bit values are scaled to 8 bits, in every image alike; CMYK becomes RGB; transparency is ignored for 1 and 3.
-    -> (H, W, C) uint8.
-    """
-    flags = {
-        1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
-        3: cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION,
-        4: cv2.IMREAD_UNCHANGED,
-    }
-    if channels not in flags:
-        raise ValueError(f"channels must be 1, 3 or 4, got {channels}")
-    image = cv2.imread(str(path), flags[channels])
-    if image is None:
-        state = "cannot be decoded" if Path(path).is_file() else "is missing"
-        raise ValueError(f"{path}: expected an image, the file {state}; run the check of the data set")
-    return with_four_channels(image) if channels == 4 else image.reshape(*image.shape[:2], channels)
-
-
-def with_four_channels(image: np.ndarray) -> np.ndarray:
-    """OpenCV's unchanged image, grey, BGR or BGRA, 8 or 16 bits -> (H, W, 4) uint8, RGB first."""
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"image must have 8 or 16 bits a value, got {image.dtype}; convert the file")
-    image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
-    stored = 1 if image.ndim == 2 else image.shape[2]
-    return cv2.cvtColor(image, {1: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA, 4: cv2.COLOR_BGRA2RGBA}[stored])
 
 
 class TrainSampler(Sampler[list[Draw]]):
@@ -226,7 +247,8 @@ class TrainSampler(Sampler[list[Draw]]):
         missing = -len(indices) % self.world
         indices = np.concatenate([indices, np.resize(order, missing)])
         size_hw = self.size_of(epoch, batch)
-        return [Draw(int(index), epoch, size_hw) for index in indices[self.rank :: self.world]]
+        own = tuple(indices[self.rank :: self.world].tolist())
+        return [Draw(index, epoch, size_hw, own) for index in own]
 
     def size_of(self, epoch: int, batch: int) -> Size:
         """The same on every rank."""
@@ -238,12 +260,22 @@ class TrainSampler(Sampler[list[Draw]]):
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Images of one size -> one batch."""
+    first = samples[0].image
+    images = empty_batch((len(samples), *first.shape))
     return Batch(
-        images=torch.stack([sample.image for sample in samples]),  # (B, C, H, W)
+        images=torch.stack([sample.image for sample in samples], out=images),  # (B, C, H, W)
         targets=[Target(sample.boxes, sample.labels) for sample in samples],
         image_ids=[sample.image_id for sample in samples],
         original_hw=[sample.original_hw for sample in samples],
     )
+
+
+def empty_batch(shape: tuple[int, ...]) -> Tensor:
+    """Bytes to be filled; a worker takes them where the main process finds them too, which saves a copy on the way."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate does
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def train_loader(dataset: CocoDataset, sampler: TrainSampler, workers: int = 0) -> DataLoader[Sample]:
@@ -266,7 +298,7 @@ def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]]
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=one_thread_each,
+        worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: making a loader must not move the random state of the training
     )
@@ -274,3 +306,19 @@ def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]]
 
 def one_thread_each(_worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+def start_worker(worker: int) -> None:
+    one_thread_each(worker)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Of this process, for the next picture: else the C library hands every large block back and fetches it anew.
+
+    The system clears each page of it again, which can take as long as decoding a JPEG file.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -24,7 +24,7 @@ class Traits:
     """What each of G groups holds, row after row; rising within a row. The last trait is the images: all have it."""
 
     starts: np.ndarray  # (G + 1,) int64
-    traits: np.ndarray  # (E,) int64
+    traits: np.ndarray  # (E,) int32
     values: np.ndarray  # (E,) float64, as shares of the whole
     is_kept: np.ndarray  # (T,) bool: wanted in every part, if there are enough groups that have it
     images: np.ndarray  # (G,) int64
@@ -46,10 +46,8 @@ def deal(traits: Traits, shares: np.ndarray, seed: int) -> np.ndarray:
 
 def dealt_once(traits: Traits, shares: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     groups, count, k = len(traits.images), len(traits.is_kept), len(shares)
-    rows = np.repeat(np.arange(groups), np.diff(traits.starts))
-    norms = np.bincount(rows, traits.values**2, minlength=groups)
-    totals = np.bincount(traits.traits, traits.values, minlength=count)
-    holders = np.bincount(traits.traits, minlength=count)
+    table = (traits.starts, traits.traits, traits.values)
+    norms, totals, holders = sums(*table, count)
     is_kept = traits.is_kept & (holders >= k)
     is_even = bool((traits.images == 1).all())
     room = quotas(int(traits.images.sum()), shares).astype(np.float64)  # of images, in each part
@@ -57,8 +55,8 @@ def dealt_once(traits: Traits, shares: np.ndarray, rng: np.random.Generator) -> 
     part, above = np.full(groups, -1), -shares[:, None] * totals  # (k, T)
     members, filled = np.zeros((k, count), np.int64), np.zeros(k)
     order = np.argsort(-np.sqrt(norms) * rng.uniform(0.8, 1.25, groups), kind="stable")
-    table = (traits.starts, traits.traits, traits.values)
-    owners, owner_starts = owners_of_rare(traits, is_kept, holders, order[::-1])
+    owner_starts = np.concatenate([[0], np.cumsum(np.where(is_kept, holders, 0))])
+    owners = owners_of_rare(*table[:2], is_kept, owner_starts, order[::-1].copy())
     rare_first = np.array([each for each in np.argsort(holders, kind="stable") if is_kept[each]], np.int64)
     by_share = np.argsort(shares, kind="stable")
     seed_parts(rare_first, by_share, owners, owner_starts, *table, traits.images, room, part, above, members, filled)
@@ -84,19 +82,6 @@ def quotas(count: int, shares: np.ndarray) -> np.ndarray:
     return result
 
 
-def owners_of_rare(
-    traits: Traits, is_kept: np.ndarray, holders: np.ndarray, order: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The groups that have each trait, least first -> groups, (T + 1,) where those of a trait begin. order: (G,)."""
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    rows = np.repeat(np.arange(len(order)), np.diff(traits.starts))
-    wanted = is_kept[traits.traits]
-    rows, kinds = rows[wanted], traits.traits[wanted]
-    starts = np.concatenate([[0], np.cumsum(np.where(is_kept, holders, 0))])
-    return rows[np.lexsort((place[rows], kinds))], starts
-
-
 def pairs(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of groups to be tried for a swap, (n,) and (n,)."""
     if groups <= ALL_PAIRS_GROUPS:
@@ -109,6 +94,32 @@ def pairs(groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray
 
 # --- the loops, compiled. Of each group: starts, traits, values as in Traits. Written: part (G,), above (k, T) what a
 # part has above its share, members (k, T) groups of the part that have the trait, filled (k,) images of the part. ---
+
+
+@njit(nogil=True, cache=True)
+def sums(starts, traits, values, count):  # type: ignore[no-untyped-def]  # Numba finds the types
+    """-> (G,) the squares of a group's values; (T,) the values of a trait; (T,) int64 how many groups have it."""
+    norms, totals, holders = np.zeros(len(starts) - 1), np.zeros(count), np.zeros(count, np.int64)
+    for group in range(len(norms)):
+        for entry in range(starts[group], starts[group + 1]):
+            norms[group] += values[entry] ** 2
+            totals[traits[entry]] += values[entry]
+            holders[traits[entry]] += 1
+    return norms, totals, holders
+
+
+@njit(nogil=True, cache=True)
+def owners_of_rare(starts, traits, is_kept, owner_starts, order):  # type: ignore[no-untyped-def]
+    """The groups that have each kept trait, in the order given (G,) -> int32; owner_starts: (T + 1,) where those of a
+    trait begin."""
+    owners, end = np.empty(owner_starts[-1], np.int32), owner_starts.copy()
+    for group in order:
+        for entry in range(starts[group], starts[group + 1]):
+            trait = traits[entry]
+            if is_kept[trait]:
+                owners[end[trait]] = group
+                end[trait] += 1
+    return owners
 
 
 @njit(nogil=True, cache=True)

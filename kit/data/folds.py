@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from kit.data.coco import CocoFile, Record, as_coco, write_coco
+from kit.data.coco import CocoFile, write_coco_file
+from kit.data.columns import Records
 from kit.data.dataset import targets_of
 from kit.data.views import group_of, view_of
 
@@ -24,6 +25,7 @@ LEVELS: tuple[Level, ...] = ("camera", "scene", "image")  # from coarse to fine;
 IMAGES_WEIGHT = 4.0  # of the number of images among the shares to be met; a class has 1
 RESTARTS = 24  # searches from different starts; the best is taken
 MOST_SWAPPED = 400  # groups; with more, only moves are tried, of which there are enough then
+BLOCK = 10_000  # images that are counted at a time
 LEAST_GROUPS = 3  # for a report of whole cameras: two to choose on, and one to report on
 NEAR_SHARE = 0.4  # a report of whole cameras may miss its share of the images by so much of it
 
@@ -53,20 +55,17 @@ class Folds:
 
     def as_dict(self) -> dict[int, int]:
         """image id -> fold."""
-        return {record.image_id: int(fold) for record, fold in zip(self.coco.records, self.fold, strict=True)}
+        return dict(zip(image_ids_of(self.coco), self.fold.tolist(), strict=True))
 
 
 def write_folds(folds: Folds, folder: Path | str, view_pattern: str | None = None) -> list[Path]:
     """fold<k>_train.json and fold<k>_val.json for each k, with the recipe in `info`; all ids and names stay."""
-    content, fold_of_image, paths = as_coco(folds.coco), folds.as_dict(), []
+    paths = []
     for fold, name in product(range(folds.k), ("train", "val")):
-        own = {image_id for image_id, held_out in fold_of_image.items() if (held_out == fold) == (name == "val")}
-        images = [image for image in content["images"] if image["id"] in own]
-        annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in own]
+        own = folds.held_out(fold) if name == "val" else folds.rest(fold)
         info = {"source": folds.coco.path.name, "folds": folds.k, "fold": fold, "part": name, "seed": folds.seed}
         info |= {"view_pattern": view_pattern, "held_out": folds.members(fold)}
-        path = Path(folder) / f"fold{fold}_{name}.json"
-        paths.append(write_coco(path, images, annotations, content["categories"], info))
+        paths.append(write_coco_file(Path(folder) / f"fold{fold}_{name}.json", own, info))
     return paths
 
 
@@ -78,15 +77,30 @@ def groups_of(
 ) -> list[str]:
     """The group of each image, in order of coco.records. An image whose name tells no camera is in the group of its
     near duplicates, or alone."""
-    return [group_name(record, view_pattern, level, clusters or {}) for record in coco.records]
+    images = zip(names_of(coco), image_ids_of(coco), strict=True)
+    return [group_name(name, image_id, view_pattern, level, clusters or {}) for name, image_id in images]
 
 
-def group_name(record: Record, view_pattern: str | None, level: Level, clusters: Clusters) -> str:
-    view = view_of(record.file_name, view_pattern)
+def group_name(file_name: str, image_id: int, view_pattern: str | None, level: Level, clusters: Clusters) -> str:
+    view = view_of(file_name, view_pattern)
     if view is not None and level != "image":
         return f"camera {view.camera}" + (f" {view.scene}" if level == "scene" else "")
-    cluster = clusters.get(record.image_id)
-    return record.file_name if cluster is None else f"alike {cluster}"
+    cluster = clusters.get(image_id)
+    return file_name if cluster is None else f"alike {cluster}"
+
+
+def names_of(coco: CocoFile) -> Sequence[str]:
+    """The file name of each image, without making its record."""
+    if isinstance(coco.records, Records):
+        return coco.records.columns.file_names
+    return [record.file_name for record in coco.records]
+
+
+def image_ids_of(coco: CocoFile) -> list[int]:
+    if isinstance(coco.records, Records):
+        ids: list[int] = coco.records.columns.image_ids.tolist()
+        return ids
+    return [record.image_id for record in coco.records]
 
 
 def in_order(groups: set[str]) -> list[str]:
@@ -180,6 +194,8 @@ def report_mask(
 
 def part(coco: CocoFile, stays: np.ndarray) -> CocoFile:
     """stays: (images,) bool, in order of coco.records."""
+    if isinstance(coco.records, Records):
+        return replace(coco, records=Records(coco.records.columns.take(stays)))
     return replace(coco, records=[record for record, own in zip(coco.records, stays, strict=True) if own])
 
 
@@ -191,26 +207,37 @@ def assigned(
 ) -> np.ndarray:
     """The part of each image: shares (k,), sum 1 -> (images,) int64."""
     names, group = np.unique(np.asarray(groups, str), return_inverse=True)
-    of_images = traits(coco, view_pattern)  # (images, traits)
-    contents = np.zeros((len(names), of_images.shape[1]))  # (G, traits)
-    np.add.at(contents, group, of_images)
+    contents = np.zeros((len(names), 2 * len(coco.names) + 2))  # (G, traits)
+    first = 0
+    for block in traits(coco, view_pattern):
+        np.add.at(contents, group[first : first + len(block)], block)
+        first += len(block)
     return balanced(contents, shares, seed)[group]
 
 
-def traits(coco: CocoFile, view_pattern: str | None) -> np.ndarray:
-    """What is to be shared out: boxes of each class, the same by night, images, images by night -> (images, 2K + 2),
-    as shares of the whole file. What the file does not have is 0."""
-    classes = len(coco.names)
-    counts = np.zeros((len(coco.records), classes + 1))
-    for row, record in enumerate(coco.records):
-        counts[row, :classes] = np.bincount(targets_of(record)[1], minlength=classes)
+def traits(coco: CocoFile, view_pattern: str | None) -> Iterator[np.ndarray]:
+    """What is to be shared out: boxes of each class, the same by night, images, images by night -> (n, 2K + 2) for some
+    images after the other, as shares of the whole file. What the file does not have is 0."""
+    weights = np.ones(2 * len(coco.names) + 2)
+    weights[len(coco.names)] = IMAGES_WEIGHT
+    labels = [targets_of(record)[1].astype(np.int32) for record in coco.records]
+    is_night = np.array([group_of(name, view_pattern) == "night" for name in names_of(coco)], bool)
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(labels), BLOCK)]
+    sums = np.zeros(len(weights))
+    for block in blocks:
+        sums += counts_of(labels[block], is_night[block], len(coco.names)).sum(axis=0)
+    for block in blocks:
+        counts = counts_of(labels[block], is_night[block], len(coco.names))
+        yield counts / np.maximum(sums, 1) * np.sqrt(weights)
+
+
+def counts_of(labels: Sequence[np.ndarray], is_night: np.ndarray, classes: int) -> np.ndarray:
+    """Boxes of each class and the image itself, and the same by night -> (n, 2K + 2). labels: of n images."""
+    counts = np.zeros((len(labels), classes + 1))
+    for row, own in enumerate(labels):
+        counts[row, :classes] = np.bincount(own, minlength=classes)
     counts[:, classes] = 1
-    night = np.array([group_of(record.file_name, view_pattern) == "night" for record in coco.records], bool)
-    both = np.concatenate([counts, counts * night[:, None]], axis=1)  # (images, 2K + 2)
-    weights = np.ones(both.shape[1])
-    weights[classes] = IMAGES_WEIGHT
-    result: np.ndarray = both / np.maximum(both.sum(axis=0), 1) * np.sqrt(weights)
-    return result
+    return np.concatenate([counts, counts * is_night[:, None]], axis=1)
 
 
 def balanced(contents: np.ndarray, shares: np.ndarray, seed: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from kit.data.formats.images import inside
 from kit.data.mask_boxes import read_content
 from kit.data.plain_pixels import ENDINGS, UNREADABLE, Limits, Plain, is_plain, plain_pages
 from kit.data.turned_labels import Labels, turned_annotation
-from kit.files import sha256, whole_folder, write_bytes, write_json
+from kit.files import one_line, sha256, whole_folder, write_bytes, write_json
 from kit.progress import Bar
 
 JPEG_QUALITY = 95
@@ -99,7 +99,7 @@ def take_in(
 
 
 def named(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
+    return path.absolute().relative_to(source.absolute()).as_posix()
 
 
 def ends_well(path: Path) -> bool:
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         log = take_in(options.source, options.out, options.to, options.labels, limits, Bar("images"))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print("\n".join(table(log)))
     print(f"{options.out} is written; intake.json in it tells all")
@@ -274,7 +274,7 @@ def table(log: Log) -> list[str]:
     told = {"label files": log.labels, "no images, left out": log.others, "! labels": log.problems}
     told["! refused"] = [f"{name}: {why}" for name, why in log.refused.items()]
     for what, texts in told.items():
-        lines += [f"{len(texts):>7}  {what}"] * bool(texts) + [f"{'':9}{text}" for text in texts[:EXAMPLES]]
+        lines += [f"{len(texts):>7}  {what}"] * bool(texts) + [f"{'':9}{one_line(text)}" for text in texts[:EXAMPLES]]
         lines += [f"{'':9}..."] * (len(texts) > EXAMPLES)
     return lines
 

@@ -44,7 +44,7 @@ from kit.data.mask_shapes import (
     polygons_of,
 )
 from kit.data.outlines import ring_area
-from kit.files import write_json
+from kit.files import one_line, write_json
 from kit.progress import Bar
 
 Form = Literal["polygons", "rle", "runs"]
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             write_json(options.json, log, indent=1)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print("\n".join(lines))
     return 0 if is_well else 1
@@ -234,7 +234,10 @@ def table(found: Sequence[Disagreement]) -> list[str]:
     for kind, count in Counter(each.kind for each in found).most_common():
         lines.append(f"! {count:>7}  {kind}")
         examples = [each for each in found if each.kind == kind][:EXAMPLES]
-        lines += [f"{'':12}image {each.image_id}, annotation {each.annotation_id}: {each.found}" for each in examples]
+        lines += [
+            f"{'':12}image {each.image_id}, annotation {each.annotation_id}: {one_line(each.found)}"
+            for each in examples
+        ]
     return lines
 
 
@@ -242,9 +245,11 @@ def convert(options: argparse.Namespace) -> Outcome:
     new_file(options.out)
     content = read_content(options.source)
     result = converted(content, options.to, options.holes, options.tolerance, Bar("masks"))
-    write_json(options.out, result.content)
+    write_mended(options, result.content)
     lines = [f"{count:>9}  {what}" for what, count in sorted(result.counts.items())]
-    lines += [f"    loss: {loss}" for loss in result.losses] + [f"! {problem}" for problem in result.problems]
+    lines += [f"    loss: {one_line(loss)}" for loss in result.losses] + [
+        f"! {one_line(problem)}" for problem in result.problems
+    ]
     log = {each: getattr(result, each) for each in ("counts", "losses", "problems", "rows")}
     return [*lines, f"{options.out} is written"], log, not result.problems
 
@@ -252,10 +257,17 @@ def convert(options: argparse.Namespace) -> Outcome:
 def make_boxes(options: argparse.Namespace) -> Outcome:
     new_file(options.out)
     result = with_boxes(read_content(options.source))
-    write_json(options.out, result.content)
-    lines = [f"{len(result.changes):>9}  boxes drawn anew", *(f"! {problem}" for problem in result.problems)]
+    write_mended(options, result.content)
+    lines = [f"{len(result.changes):>9}  boxes drawn anew", *(f"! {one_line(problem)}" for problem in result.problems)]
     log = {"changes": result.changes, "problems": result.problems}
     return [*lines, f"{options.out} is written"], log, not result.problems
+
+
+def write_mended(options: argparse.Namespace, content: dict[str, Any]) -> None:
+    try:
+        write_json(options.out, content)
+    except ValueError as error:  # NaN, which was in the source
+        raise ValueError(f"{options.source}: cannot be written again: {one_line(error)}") from error
 
 
 def new_file(path: Path) -> None:
@@ -268,7 +280,10 @@ def extract(options: argparse.Namespace) -> Outcome:
     sides = {"margin_px": options.margin, "least_side_px": options.least}
     result = extract_objects(split.annotations, split.images, options.out, **sides, progress=Bar("objects"))
     lines = [f"{result.objects:>9}  objects cut out"]
-    lines += [f"{len(names):>9}  left out: {reason}; {names[0]}" for reason, names in sorted(result.left_out.items())]
+    lines += [
+        f"{len(names):>9}  left out: {reason}; {one_line(names[0])}"
+        for reason, names in sorted(result.left_out.items())
+    ]
     return [*lines, f"{options.out} is written"], asdict(result), True
 
 

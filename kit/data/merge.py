@@ -22,7 +22,7 @@ from kit.data.image_files import Progress
 from kit.data.merge_sources import Source, free_id, joined_categories, name_of, named_sources
 from kit.data.same_files import same_content
 from kit.data.split import Placing
-from kit.files import sha256, whole_folder, write_json
+from kit.files import one_line, sha256, whole_folder, write_json
 from kit.progress import Bar
 
 
@@ -269,9 +269,8 @@ def write_merged(
 def counts_table(merged: Merged) -> pd.DataFrame:
     """Annotations of each category and the images, by part."""
     categories = next(iter(merged.contents.values()))["categories"]
-    table = pd.DataFrame(
-        {"id": ["", *(each["id"] for each in categories)], "": ["images", *(each["name"] for each in categories)]}
-    )
+    names = [one_line(each["name"]) for each in categories]
+    table = pd.DataFrame({"id": ["", *(each["id"] for each in categories)], "": ["images", *names]})
     for name, content in merged.contents.items():
         counts = Counter(each["category_id"] for each in content["annotations"])
         table[name] = [len(content["images"]), *(counts[each["id"]] for each in categories)]
@@ -300,12 +299,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bar = Bar(f"images by {options.place}")
         write_merged(merged, options.out, options.place == "copy", options.place != "none", bar)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     print(counts_table(merged).to_string(index=False))
     for text in [f"! {each}" for each in merged.problems] + [f"  {each}" for each in merged.notes]:
-        print(text)
-    print(f"{options.out}: {', '.join(merged.contents)}; where each image comes from is in merged_from")
+        print(one_line(text))
+    parts = one_line(", ".join(merged.contents))
+    print(f"{one_line(options.out)}: {parts}; where each image comes from is in merged_from")
     return int(bool(merged.problems))
 
 

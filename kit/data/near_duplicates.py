@@ -15,8 +15,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from kit.data.dataset import read_image
 from kit.data.image_files import Progress
+from kit.data.pixels import read_image
 
 SIDE_PX = 64  # of the picture that is transformed
 LOWEST = 16  # frequencies in each direction

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+from numba import njit
 
 Outline = list[np.ndarray]  # the parts of one object, each a ring (P, 2) float64
 Window = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of a picture; may reach outside of it
@@ -68,17 +69,24 @@ def simplified(ring: np.ndarray) -> np.ndarray:
 
 def is_inside(points: np.ndarray, ring: np.ndarray) -> np.ndarray:
     """points: (V, 2), ring: (P, 2) -> (V,) bool: inside by the even-odd rule, or within NEAR_PX of the line."""
-    start, edge = ring, np.roll(ring, -1, axis=0) - ring  # (P, 2) each
-    found: np.ndarray = np.zeros(len(points), bool)
-    size = max(1, 2_000_000 // len(ring))
-    for first in range(0, len(points), size):  # a bounded table at a time
-        offset = points[first : first + size, None] - start  # (v, P, 2)
-        crosses = (offset[..., 1] >= 0) != (offset[..., 1] >= edge[:, 1])
-        reach = edge[:, 0] * offset[..., 1] - edge[:, 1] * offset[..., 0]  # (v, P) > 0: the crossing lies to the right
-        odd = (crosses & ((reach > 0) == (edge[:, 1] > 0))).sum(axis=1) % 2 == 1
-        along = ((offset * edge).sum(axis=-1) / np.maximum((edge**2).sum(axis=-1), 1e-18)).clip(0, 1)  # (v, P)
-        gap = offset - along[..., None] * edge
-        found[first : first + size] = odd | ((gap**2).sum(axis=-1).min(axis=1) <= NEAR_PX**2)
+    found: np.ndarray = _is_inside(np.asarray(points, np.float64), np.asarray(ring, np.float64))
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _is_inside(points: np.ndarray, ring: np.ndarray) -> np.ndarray:
+    found = np.zeros(len(points), np.bool_)
+    for number in range(len(points)):
+        odd, near = False, False
+        for place in range(len(ring)):
+            following = place + 1 if place + 1 < len(ring) else 0
+            edge_x, edge_y = ring[following, 0] - ring[place, 0], ring[following, 1] - ring[place, 1]
+            x, y = points[number, 0] - ring[place, 0], points[number, 1] - ring[place, 1]
+            crosses = (y >= 0) != (y >= edge_y)
+            odd ^= crosses and (edge_x * y - edge_y * x > 0) == (edge_y > 0)  # the crossing lies to the right
+            along = min(max((x * edge_x + y * edge_y) / max(edge_x**2 + edge_y**2, 1e-18), 0.0), 1.0)
+            near |= (x - along * edge_x) ** 2 + (y - along * edge_y) ** 2 <= NEAR_PX**2
+        found[number] = odd or near
     return found
 
 
@@ -194,7 +202,9 @@ def _refined(rings: Sequence[np.ndarray], passage: Passage) -> _Line:
         end = _following(line.ring)[begin]
         points = (line.points[begin] + line.points[end]) / 2
         middle = _Line(points, *passage.there(points), line.ring[begin])
-        is_open[begin] = np.abs(middle.moved - (line.moved[begin] + line.moved[end]) / 2).max(axis=1) > BEND_PX
+        bends = np.abs(middle.moved - (line.moved[begin] + line.moved[end]) / 2).max(axis=1) > BEND_PX
+        leaves = line.is_kept[begin] != line.is_kept[end]  # a steep edge bends too little at a rim to be found there
+        is_open[begin] = bends | leaves & (np.abs(line.points[end] - line.points[begin]).max(axis=1) > BEND_PX)
         order = np.argsort(np.concatenate([np.arange(len(line.ring)), begin + 0.5]), kind="stable")
         line = _Line(*(np.concatenate(pair)[order] for pair in zip(line.arrays, middle.arrays, strict=True)))
         is_open = np.concatenate([is_open, is_open[begin]])[order]

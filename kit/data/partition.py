@@ -6,7 +6,7 @@ Decided on arrays, without an object for a box. The same recipe gives the same p
 import csv
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,16 +16,20 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from kit.data.coco import CocoFile
+from kit.data.coco import UNKNOWN, CocoFile, columns_of
+from kit.data.coco_columns import NOWHERE, categories_of, places_in
+from kit.data.coco_entries import Entries, entries_of
 from kit.data.dealing import Traits, deal
 from kit.data.formats.raw import Entry
-from kit.files import read_bytes
+from kit.data.group_traits import fill_traits, held_by_groups
+from kit.files import one_line, read_bytes
 
 Stratify = Literal["both", "classes", "boxes", "none"]
 
 IMAGES_WEIGHT = 4.0  # of the number of images among the shares to be met; a class has 1
 FAR_SHARE = 0.2  # a part that misses its share by more than so much of it is told
 MOST_NAMED = 8  # of classes or groups in a message
+SLICE = 1 << 20  # boxes that are counted at a time
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,18 @@ class Contents:
 
     file_names: Sequence[str]  # I
     image_ids: np.ndarray  # (I,) int64
-    image_rows: np.ndarray  # (A,) int64, the image of each box
-    labels: np.ndarray  # (A,) int64, 0..K-1; crowds and unknown categories are not among them
+    image_rows: np.ndarray  # (A,) whole numbers, the image of each box
+    labels: np.ndarray  # (A,) whole numbers, 0..K-1; crowds and unknown categories are not among them
     names: list[str]  # K
 
     def boxes_per_class(self, part: np.ndarray, parts: int) -> np.ndarray:
         """part: (I,) -> (parts, K) int64."""
         count = len(self.names)
-        keys = part[self.image_rows] * count + self.labels
-        return np.bincount(keys, minlength=parts * count).reshape(parts, count)
+        result = np.zeros(parts * count, np.int64)
+        for first in range(0, len(self.labels), SLICE):
+            some = slice(first, first + SLICE)
+            result += np.bincount(part[self.image_rows[some]] * count + self.labels[some], minlength=len(result))
+        return result.reshape(parts, count)
 
 
 @dataclass(frozen=True)
@@ -105,41 +112,39 @@ class Partition:
         return found
 
 
-def some(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:MOST_NAMED])) + f", ... ({len(names)})" * (len(names) > MOST_NAMED)
+def some(names: Sequence[str], count: int | None = None) -> str:
+    """The first of them. count: how many there are, where only the first are given."""
+    count = len(names) if count is None else count
+    return one_line(", ".join(f"{name!s:.80}" for name in names[:MOST_NAMED])) + f", ... ({count})" * (
+        count > MOST_NAMED
+    )
 
 
 # --- what there is ---
 
 
-def contents_of(content: Entry) -> Contents:
-    """Of the content of a COCO file."""
-    images, annotations = content["images"], content.get("annotations") or []
-    row_of = {image["id"]: row for row, image in enumerate(images)}
-    categories = {each["id"]: str(each.get("name", each["id"])) for each in content.get("categories") or []}
-    label_of = {category_id: label for label, category_id in enumerate(sorted(categories))}
-    pairs = [
-        (row_of[each["image_id"]], label_of[each["category_id"]])
-        for each in annotations
-        if each["image_id"] in row_of and is_known(each.get("category_id"), label_of) and not each.get("iscrowd")
-    ]
-    rows, labels = np.array(pairs, np.int64).reshape(-1, 2).T
-    names = [str(image["file_name"]) for image in images]
-    ids = np.fromiter(row_of, np.int64, len(row_of))
-    return Contents(names, ids, rows, labels, [categories[each] for each in sorted(categories)])
+def contents_of(content: Entry, path: Path = Path("the file")) -> Contents:
+    """Of the content of a COCO file; path names it in errors."""
+    return contents_of_entries(entries_of(content, path))[0]
 
 
-def is_known(category_id: object, known: Collection[int]) -> bool:
-    return isinstance(category_id, int) and category_id in known
+def contents_of_entries(entries: Entries) -> tuple[Contents, np.ndarray]:
+    """Of a file in its own order; and the image of each of its annotations, (A,) int32, or NOWHERE."""
+    ids, annotations = entries.images.image_ids, entries.annotations
+    order = np.argsort(ids, kind="stable").astype(np.int32)
+    rows = np.append(order, np.int32(NOWHERE))[places_in(ids[order], annotations.image_ids)]  # (A,)
+    category_ids, names = categories_of(entries.categories)
+    labels = places_in(np.array(category_ids, np.int64), annotations.category_ids)
+    is_own = (rows != NOWHERE) & (labels != UNKNOWN) & ~annotations.is_crowd
+    return Contents(entries.images.file_names, ids, rows[is_own], labels[is_own], names), rows
 
 
 def contents_of_coco(coco: CocoFile) -> Contents:
     """Of a file that has been read, for parts of `coco.records` by Partition.part."""
-    own = [record.labels[~record.is_crowd & (record.labels >= 0)] for record in coco.records]
-    rows = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
-    labels = np.concatenate([np.zeros(0, np.int64), *own])
-    ids = np.array([record.image_id for record in coco.records], np.int64)
-    return Contents([record.file_name for record in coco.records], ids, rows, labels, list(coco.names))
+    columns = columns_of(coco)
+    is_own = ~columns.is_crowd & (columns.labels >= 0)
+    rows = np.repeat(np.arange(len(columns), dtype=np.int32), np.diff(columns.offsets))
+    return Contents(columns.file_names, columns.image_ids, rows[is_own], columns.labels[is_own], list(coco.names))
 
 
 # --- what stays together: any keys, one for each image; equal keys belong together ---
@@ -207,25 +212,17 @@ def traits_of(contents: Contents, group: np.ndarray, stratify: Stratify) -> Trai
 
     group: (I,) 0..G-1.
     """
-    groups, classes = int(group.max()) + 1, max(len(contents.names), 1)
-    images = np.bincount(group, minlength=groups)
-    cells = contents.image_rows * classes + contents.labels  # image and class
-    pairs, boxes = np.unique(cells if stratify != "none" else cells[:0], return_counts=True)
-    keys, where = np.unique(group[pairs // classes] * classes + pairs % classes, return_inverse=True)  # group and class
-    kind = keys % classes
-    with_class, of_class = np.bincount(where, minlength=len(keys)), np.bincount(where, boxes, minlength=len(keys))
-    counted = (with_class * (stratify in ("both", "classes")), of_class * (stratify in ("both", "boxes")))
-
-    rows = keys // classes
-    found = np.bincount(rows, minlength=groups)  # classes of each group
-    starts = np.concatenate([[0], np.cumsum(2 * found + 1)])
-    first = starts[rows] + np.arange(len(keys)) - (np.cumsum(found) - found)[rows]
-    traits, values = np.empty(starts[-1], np.int64), np.empty(starts[-1])
-    for place, offset, counts in ((first, 0, counted[0]), (first + found[rows], classes, counted[1])):
-        traits[place] = kind + offset
-        values[place] = counts / np.maximum(np.bincount(kind, counts, minlength=classes), 1)[kind]
-    traits[starts[1:] - 1] = 2 * classes
-    values[starts[1:] - 1] = np.sqrt(IMAGES_WEIGHT) * images / images.sum()
+    classes = max(len(contents.names), 1)
+    images = np.bincount(group, minlength=int(group.max()) + 1)
+    used = slice(0 if stratify == "none" else None)
+    held = held_by_groups(contents.image_rows[used], contents.labels[used], group, classes)
+    weights = (held.images, held.boxes)
+    for each, alone in zip(weights, ("classes", "boxes"), strict=True):
+        each *= stratify in ("both", alone)
+    starts = 2 * held.starts + np.arange(len(held.starts))
+    traits, values = np.empty(starts[-1], np.int32), np.empty(starts[-1])
+    of_images = np.sqrt(IMAGES_WEIGHT) * images / images.sum()
+    fill_traits(held.starts, held.kinds, weights, held.totals, of_images, starts, traits, values)
     is_kept = np.arange(2 * classes + 1) < (0 if stratify == "none" else classes)
     is_kept[-1] = True
     return Traits(starts, traits, values, is_kept, images)

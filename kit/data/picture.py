@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from kit.data.outlines import Outline, Passage, Window, bend, hull
+from kit.data.outlines import Outline, Window, hull
+from kit.data.window_cut import cut_outline
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -107,20 +108,16 @@ def large_enough(picture: Picture) -> Picture:
 def with_cut_outlines(picture: Picture, window: Window) -> Picture:
     """Outlines that leave the window are cut there, and their boxes drawn tight around what is left."""
     boxes, outlines = picture.boxes_xyxy_px.copy(), list(picture.outlines or [])
-    leaving = {row: outline for row, outline in enumerate(outlines) if outline and leaves(outline, window)}
-    rest = bend(list(leaving.values()), Passage(_stay, _stay, window, window))
-    for row, box, outline in zip(leaving, rest.boxes_xyxy_px, rest.outlines, strict=True):
-        boxes[row], outlines[row] = box, outline or None
+    for row, outline in enumerate(outlines):
+        if outline and leaves(outline, window):
+            boxes[row], parts = cut_outline(outline, window)
+            outlines[row] = parts or None
     return Picture(picture.image, boxes, picture.labels, outlines)
 
 
 def leaves(outline: Outline, window: Window) -> bool:
     x0, y0, x1, y1 = hull(outline)
     return bool(x0 < window[0] or y0 < window[1] or x1 > window[2] or y1 > window[3])
-
-
-def _stay(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return points, np.ones(points.shape[:-1], bool)
 
 
 def flipped(picture: Picture) -> Picture:

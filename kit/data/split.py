@@ -14,9 +14,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from kit.data.formats.coco import coco_files, raw_part, read_content
+from kit.data.coco_entries import SMALL_BYTES
+from kit.data.formats.coco import coco_files
 from kit.data.formats.images import inside, link_or_copy
-from kit.data.formats.raw import Entry, RawPart
+from kit.data.formats.raw import Entry
 from kit.data.image_files import Progress
 from kit.data.near_duplicates import NEAR_BITS, cluster, hash_files
 from kit.data.partition import (
@@ -24,7 +25,6 @@ from kit.data.partition import (
     Partition,
     Recipe,
     Stratify,
-    contents_of,
     folds,
     groups_by_pattern,
     joined_groups,
@@ -33,8 +33,10 @@ from kit.data.partition import (
     some,
     split,
 )
+from kit.data.routed import Target, write_routed
 from kit.data.same_files import same_content
-from kit.files import atomic, sha256, whole_folder, write_json
+from kit.data.split_source import Source, read_source
+from kit.files import atomic, sha256, whole_folder
 from kit.progress import Bar
 
 Placing = Literal["link", "copy", "none"]
@@ -51,31 +53,30 @@ class Grouped:
 
 def grouped(
     contents: Contents,
-    files: dict[int, Path],
+    paths: Sequence[Path | None],
     pattern: str | None = None,
     near_bits: int | None = None,
     progress: Progress | None = None,
 ) -> Grouped:
     """Images of one file name, of the same file content, and as asked for: of one key of the pattern, or near
-    duplicates by their pixels. files: image id -> file."""
+    duplicates by their pixels. paths: the file of each image, None where it is missing."""
     keys: list[Any] = [list(contents.file_names)]
     grouped_by: dict[str, Any] = {}
     problems = []
-    paths = [files.get(image_id) for image_id in contents.image_ids.tolist()]
-    if files:
+    if any(path is not None for path in paths):
         keys.append(same_content(paths))
         grouped_by["same_content"] = True
     if pattern is not None:
-        found, unfit = groups_by_pattern(contents.file_names, pattern)
-        keys.append(found)
+        by_name, unfit = groups_by_pattern(contents.file_names, pattern)
+        keys.append(by_name)
         grouped_by["pattern"] = pattern
         problems += [f"{len(unfit)} names do not fit {pattern!r} and stay alone: {some(unfit)}"] if unfit else []
     if near_bits is not None:
-        rows = [row for row, path in enumerate(paths) if path is not None]
-        if len(rows) < len(paths):
-            missing = len(paths) - len(rows)
+        found = [path for path in paths if path is not None]
+        if len(found) < len(paths):
+            missing = len(paths) - len(found)
             raise ValueError(f"near duplicates need all image files, {missing} of {len(paths)} are missing; add them")
-        keys.append(cluster(hash_files([path for path in paths if path is not None], progress), near_bits))
+        keys.append(cluster(hash_files(found, progress), near_bits))
         grouped_by["near_duplicate_bits"] = near_bits
     return Grouped(joined_groups(*keys), grouped_by, problems)
 
@@ -83,79 +84,69 @@ def grouped(
 # --- what is written ---
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How parts are written."""
+
+    placing: Placing = "none"  # of the images that are there
+    of_images: Progress | None = None
+    of_bytes: Progress | None = None  # of the source
+
+
 def write_split(
-    content: Entry,
-    partition: Partition,
-    recipe: Entry,
-    out: Path | str,
-    files: dict[int, Path] | None = None,
-    copy: bool = False,
-    progress: Progress | None = None,
+    source: Source, partition: Partition, recipe: Entry, out: Path | str, writing: Writing | None = None
 ) -> Path:
-    """A data set folder of all parts. files: image id -> file, to be linked or copied; none: without images."""
+    """A data set folder of all parts."""
     refuse_leaks(partition)
     with whole_folder(Path(out)) as made:
-        for number, name in enumerate(partition.names):
-            write_part(made, name, content, partition, partition.part == number, recipe)
-            place_part(made / "images" / name, content, partition.part == number, files or {}, copy, progress)
+        targets = [target(made, name, partition, number, recipe) for number, name in enumerate(partition.names)]
+        write_targets(source, partition, targets, writing or Writing())
         write_list(made / "split.csv", partition)
     return Path(out)
 
 
 def write_folds(
-    content: Entry,
-    partition: Partition,
-    recipe: Entry,
-    out: Path | str,
-    files: dict[int, Path] | None = None,
-    copy: bool = False,
-    progress: Progress | None = None,
+    source: Source, partition: Partition, recipe: Entry, out: Path | str, writing: Writing | None = None
 ) -> Path:
     """A data set folder fold{k} for each part: val is the part, train all others."""
     refuse_leaks(partition)
     with whole_folder(Path(out)) as made:
-        for fold, name in enumerate(partition.names):
-            for part, own in (("train", partition.part != fold), ("val", partition.part == fold)):
-                folder = made / f"fold{name}"
-                write_part(folder, part, content, partition, own, recipe | {"fold": fold})
-                place_part(folder / "images" / part, content, own, files or {}, copy, progress)
+        targets = [
+            target(made / f"fold{name}", part, partition, fold, recipe | {"fold": fold}, is_rest=part == "train")
+            for fold, name in enumerate(partition.names)
+            for part in ("train", "val")
+        ]
+        write_targets(source, partition, targets, writing or Writing())
         write_list(made / "split.csv", partition)
     return Path(out)
 
 
-def write_part(folder: Path, name: str, content: Entry, partition: Partition, stays: np.ndarray, recipe: Entry) -> Path:
-    """annotations/instances_{name}.json; stays: (I,) bool, in order of the images of the file."""
-    images = [image for image, own in zip(content["images"], stays.tolist(), strict=True) if own]
-    ids = {image["id"] for image in images}
-    annotations = [each for each in content.get("annotations") or [] if each["image_id"] in ids]
+def target(folder: Path, name: str, partition: Partition, number: int, recipe: Entry, is_rest: bool = False) -> Target:
+    """annotations/instances_{name}.json with the images of part `number`, or of all others."""
     shares = {each: float(share) for each, share in zip(partition.names, partition.reached(), strict=True)}
     about = recipe | {"part": name, "shares_reached": shares, "groups": int(partition.group.max()) + 1}
-    info = content.get("info") or {}
-    info = info if isinstance(info, dict) else {"info_of_source": info}
-    before = {"split_of_source": info["split"]} if "split" in info else {}
-    lists = {"images": images, "annotations": annotations}
-    return write_json(
-        folder / "annotations" / f"instances_{name}.json", content | lists | {"info": info | before | {"split": about}}
-    )
+    return Target(folder / "annotations" / f"instances_{name}.json", number, is_rest, about)
 
 
-def place_part(
-    folder: Path,
-    content: Entry,
-    stays: np.ndarray,
-    files: dict[int, Path],
-    copy: bool,
-    progress: Progress | None,
-) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    own = [
-        image for image, stay in zip(content["images"], stays.tolist(), strict=True) if stay and image["id"] in files
-    ]
-    for done, image in enumerate(own, 1):
-        target = inside(folder, str(image["file_name"]), f"image {image['id']}")
-        link_or_copy(files[image["id"]], target, copy)
-        if progress:
-            progress(done, len(own))
+def write_targets(source: Source, partition: Partition, targets: Sequence[Target], writing: Writing) -> None:
+    """The annotations, and the images beside them."""
+    write_routed(source.path, partition.part, source.image_rows, targets, writing.of_bytes)
+    for each in targets:
+        folder = each.path.parent.parent / "images" / each.path.stem.removeprefix("instances_")
+        folder.mkdir(parents=True, exist_ok=True)
+        if writing.placing != "none":
+            place_images(folder, source, each.takes(partition.part), writing)
+
+
+def place_images(folder: Path, source: Source, stays: np.ndarray, writing: Writing) -> None:
+    """stays: (I,) bool, in the order of the file."""
+    rows = np.flatnonzero(stays & source.files.is_there)
+    for done, row in enumerate(rows.tolist(), 1):
+        name, path = source.contents.file_names[row], source.files[row]
+        assert path is not None
+        link_or_copy(path, inside(folder, name, f"image {source.contents.image_ids[row]}"), writing.placing == "copy")
+        if writing.of_images:
+            writing.of_images(done, len(rows))
 
 
 def write_list(path: Path, partition: Partition) -> Path:
@@ -172,29 +163,7 @@ def write_list(path: Path, partition: Partition) -> Path:
     return path
 
 
-def dangling(content: Entry) -> list[str]:
-    """Annotations that no part can have."""
-    known = {image["id"] for image in content["images"]}
-    lost = [each for each in content.get("annotations") or [] if each["image_id"] not in known]
-    which = some([f"annotation {each.get('id')} of image {each['image_id']}" for each in lost])
-    return [f"{len(lost)} annotations of images that are not listed are in no part: {which}"] if lost else []
-
-
 # --- the command ---
-
-
-def read_source(source: Path, part: str | None, images: Path | None) -> tuple[Path, Entry, RawPart]:
-    """The one annotation file to be split: its path, its content, its images."""
-    files = coco_files(source) if source.exists() else {}
-    if part is not None and part in files:
-        files = {part: files[part]}
-    if len(files) != 1 or (part is not None and part not in files):
-        found = f"the parts {', '.join(files)}" if files else "none"
-        mend = "choose one by --part, or join them first: python -m kit.data.merge OUT SOURCE --into all"
-        raise ValueError(f"{source}: expected one COCO file{f' of {part}' if part else ''}, found {found}; {mend}")
-    ((name, path),) = files.items()
-    content = read_content(path)
-    return path, content, raw_part(name, content, path, images)
 
 
 def shares_of(texts: Sequence[str]) -> dict[str, float]:
@@ -246,27 +215,29 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def large_bar(what: str, path: Path) -> Bar | None:
+    """For annotations that take more than a moment."""
+    is_large = any(each.stat().st_size > SMALL_BYTES for each in coco_files(path).values()) if path.exists() else False
+    return Bar(f"{what} annotations") if is_large else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: written; 1: written, but something is wrong with the source; 2: not written."""
     options = parser().parse_args(arguments)
     try:
-        path, content, source = read_source(options.source, options.part, options.images)
-        contents = contents_of(content)
+        source = read_source(options.source, options.part, options.images, large_bar("reading", options.source))
         bar = Bar("hashing images") if options.near_duplicates is not None else None
-        own = grouped(contents, source.files, options.group_by, options.near_duplicates, bar)
-        partition, recipe = partition_for(options, contents, own)
-        recipe = {"source": path.name, "source_sha256": sha256(path)} | recipe
-        files = {} if options.place == "none" else source.files
+        own = grouped(source.contents, source.files, options.group_by, options.near_duplicates, bar)
+        partition, recipe = partition_for(options, source.contents, own)
+        recipe = {"source": source.path.name, "source_sha256": sha256(source.path)} | recipe
         write = write_folds if options.folds else write_split
-        bar = Bar(f"images by {options.place}") if files else None
-        write(content, partition, recipe, options.out, files, options.place == "copy", bar)
+        bar = Bar(f"images by {options.place}") if options.place != "none" and source.files.is_there.any() else None
+        writing = Writing(options.place, bar, large_bar("writing", source.path))
+        write(source, partition, recipe, options.out, writing)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    problems = [*own.problems, *dangling(content)]
-    missing = [str(image["file_name"]) for image in content["images"] if image["id"] not in source.files]
-    if missing and options.place != "none":
-        problems.append(f"{len(missing)} image files are missing: {some(missing)}")
+    problems = [*own.problems, *source.dangling, *(source.missing() if options.place != "none" else [])]
     print(partition.table().to_string(index=False))
     for text in [f"! {each}" for each in problems] + [f"  {each}" for each in partition.notes()]:
         print(text)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.coco import CocoFile
-from kit.data.image_files import Progress, read_states
+from kit.data.image_files import IMAGE_ENDINGS, Progress, read_states
 from kit.data.near_duplicates import hash_files, nearest
 from kit.files import sha256
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from kit.data.coco import Split, as_coco, find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.about import About
 from kit.deploy.bench_table import NAN, Bench, Row, with_knees, write_bench
 from kit.deploy.choice import Say, cached_export, in_turn, processor, silent

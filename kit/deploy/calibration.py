@@ -13,7 +13,7 @@ import torch
 
 from kit.data.augment import resized
 from kit.data.coco import CocoFile, Split, as_coco, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.data.unlabelled import same_content
 from kit.deploy.about import INPUTS, About
 from kit.deploy.runtimes import Found, as_input

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kit.data.coco import CocoFile
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.about import About
 from kit.deploy.results import detections_of, fed
 from kit.deploy.runtimes import Found, Runner

@@ -19,8 +19,8 @@ import onnx
 import torch
 
 from kit.data.coco import CocoFile, as_coco, find_split, read_coco
-from kit.data.dataset import read_image
 from kit.data.formats.images import image_files as images_below
+from kit.data.pixels import read_image
 from kit.deploy.about import About
 from kit.deploy.divergence import find_divergence
 from kit.deploy.export import export_onnx, read_onnx, write_onnx

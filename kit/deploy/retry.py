@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kit.data.coco import CocoFile
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.divergence import Divergence, find_divergence
 from kit.deploy.export import read_onnx, write_onnx
 from kit.deploy.gate import accept, image_files, judge, open_candidate

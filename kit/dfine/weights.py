@@ -17,10 +17,11 @@ from safetensors.torch import save_file as save_safetensors
 from timm.models import adapt_input_conv
 from torch import Tensor
 
-from kit.dfine.detector import PUBLISHED_NAMES, Detector
-from kit.files import atomic
+from kit.dfine.detector import PUBLISHED_NAMES, SIZES, Detector
+from kit.files import atomic, one_line
 
 FORMAT = "kit-dfine-1"
+MOST_CLASSES = 100_000  # of a file: memory is taken for each
 DERIVED = (
     "anchors",
     "valid_mask",
@@ -127,9 +128,24 @@ def load_detector(source: Path | str) -> tuple[Detector, dict[str, Any]]:
     _, info = read_weights(source)
     if info.get("format") != FORMAT:
         raise ValueError(f"{source}: expected a file of save_weights, found another; take load_weights")
-    detector = Detector(info["size"], info["num_classes"], info["channels"])
-    load_weights(detector, source)
+    detector = new_detector(info, source)
+    report = load_weights(detector, source)
+    if report.replaced or report.adapted:
+        found = f"found others: {', '.join((*report.replaced, *report.adapted))[:200]}"
+        what = f"{detector.num_classes} classes and {detector.channels} channels"
+        raise ValueError(f"{source}: expected weights of {what}, as it says, {found}; save it anew")
     return detector.eval(), info
+
+
+def new_detector(info: Mapping[str, Any], source: Path | str) -> Detector:
+    """As a file says of itself; ValueError for what no detector is, before any memory is taken for it."""
+    size, classes, channels = (info.get(key) for key in ("size", "num_classes", "channels"))
+    is_known = size in list(SIZES) and type(channels) is int and channels in (1, 3, 4)
+    if not is_known or type(classes) is not int or not 0 < classes <= MOST_CLASSES:
+        wanted = f"size of {', '.join(SIZES)}, num_classes of 1 to {MOST_CLASSES} and channels of 1, 3 or 4"
+        found = one_line(f"{size!r:.60}, {classes!r:.60} and {channels!r:.60}")
+        raise ValueError(f"{source}: expected {wanted}, found {found}; save it anew")
+    return Detector(str(size), classes, int(channels or 3))
 
 
 def save_weights(detector: Detector, path: Path | str, info: Mapping[str, Any] | None = None) -> Path:
@@ -211,7 +227,8 @@ def read_file(path: Path, source: str) -> tuple[dict[str, Tensor], dict[str, Any
         )
     except UNREADABLE as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{source}: expected a weights file, cannot read it: {first_line}; is it cut off?") from error
+        found = one_line(first_line)[:300]
+        raise ValueError(f"{source}: expected a weights file, cannot read it: {found}; is it cut off?") from error
     tensors, info = tensors_in(content, source)
     return own_names(tensors), info
 

@@ -55,7 +55,3 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return np.ascontiguousarray(
         colours if channels == 3 else np.dstack([colours, np.full(image.shape[:2], 255, np.uint8)])
     )
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

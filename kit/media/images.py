@@ -8,16 +8,17 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kit.data.dataset import read_image
 from kit.data.image_files import EXIF_ORIENTATION, read_state
-from kit.media.frame import Unreadable, one_line
+from kit.data.pixels import read_image
+from kit.files import one_line
+from kit.media.frame import Unreadable
 
 TURNED_FORMATS = ("JPEG", "MPO", "WEBP")  # whose EXIF orientation viewers follow
 LAST_BYTES = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # of a file that is whole
 
 
 def read_picture(path: Path | str, channels: int = 3, exif: bool = True) -> np.ndarray:
-    """As kit.data.dataset.read_image, but upright with exif, and Unreadable where it is cut off -> (H, W, C) uint8."""
+    """As kit.data.pixels.read_image, but upright with exif, and Unreadable where it is cut off -> (H, W, C) uint8."""
     path = Path(path)
     if not path.is_file():
         raise Unreadable(f"{path}: expected an image, found {'a folder' if path.is_dir() else 'nothing'}")

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kit.media.frame import Frame, Load, Unreadable, constant, one_line, unreadable, with_channels
+from kit.files import one_line
+from kit.media.frame import Frame, Load, Unreadable, constant, unreadable, with_channels
 
 LARGEST_PAGE_PX = 100_000_000
 PDFIUM = threading.Lock()  # the library allows one call at a time in a whole process

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kit.data.check import IMAGE_ENDINGS
+from kit.data.image_files import IMAGE_ENDINGS
 from kit.media.frame import Frame, Kind, Unreadable, constant
 from kit.media.images import read_picture
 from kit.media.pdfs import pdf_page_count, pdf_pages

@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kit.files import atomic
-from kit.media.frame import Frame, Load, Unreadable, one_line, unreadable, with_channels
+from kit.files import atomic, one_line
+from kit.media.frame import Frame, Load, Unreadable, unreadable, with_channels
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def opened_video(path: Path | str) -> Iterator[tuple[Any, Any]]:
     av = pyav()
     try:
         container = av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:  # the last: tags that are no text
         reason = getattr(error, "strerror", None) or one_line(error)
         raise Unreadable(f"{path}: expected a video, {reason}") from error
     with container:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import AbstractPathEffect, Normal, Stroke
 
-from kit.files import write_bytes
+from kit.files import one_line, write_bytes
 
 LineStyle = Literal["-", "--", ":"]
 INK = "#222222"
@@ -131,6 +131,21 @@ def class_legend(figure: Figure, labels: Sequence[int], names: Sequence[str]) ->
     handles = [Patch(color=class_colour(label), label=names[label]) for label in labels[:24]]
     if handles:
         figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 8), fontsize=9, frameon=False)
+
+
+def plain(text: str) -> str:
+    """One line that can be drawn: dollar signs would be read as formulas."""
+    return one_line(text).replace("$", r"\$")
+
+
+def short(text: str, most: int) -> str:
+    """Its middle left out where it is long."""
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 + 3 :]}"
+
+
+def short_name(file_name: str | Path, most: int = 30) -> str:
+    """The name without its folder."""
+    return short(Path(file_name).name, most)
 
 
 def draw_image(axes: Axes, image: np.ndarray, heading: str = "") -> None:

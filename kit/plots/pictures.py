@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from kit.boxes import cxcywh_to_xyxy
 from kit.data.dataset import Batch, CocoDataset, Sample
+from kit.files import one_line
 from kit.plots.canvas import (
     OUTCOMES,
     LineStyle,
@@ -23,10 +24,13 @@ from kit.plots.canvas import (
     draw_image,
     outline,
     panels,
+    plain,
+    short,
     title,
 )
 
 WIDTH_INCHES = 11.0
+LETTERS_AN_INCH = 12  # of a heading
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def grid(shots: Sequence[Shot], columns: int) -> tuple[Picture, list[Axes], floa
 
 
 def draw_shot(axes: Axes, shot: Shot, names: Sequence[str], inches: float) -> None:
-    draw_image(axes, shot.image, shot.heading)
+    draw_image(axes, shot.image, plain(short(one_line(shot.heading), int(inches * LETTERS_AN_INCH))))
     scores = [""] * len(shot.labels) if shot.scores is None else [f" {score:.2f}" for score in shot.scores]
     texts = [names[label] + score for label, score in zip(shot.labels, scores, strict=True)]
     looks: list[tuple[str, LineStyle]]

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from kit.data.coco import CocoFile
-from kit.data.dataset import read_image, targets_of
+from kit.data.dataset import targets_of
+from kit.data.pixels import read_image
 from kit.data.views import view_of
 from kit.metrics import pr_f1_curve
 from kit.plots.canvas import (

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kit.data.coco import CocoFile
-from kit.data.dataset import read_image
 from kit.data.near_duplicates import BITS, Nearest
+from kit.data.pixels import read_image
 from kit.plots.canvas import (
     HEAT,
     INK,
@@ -25,6 +25,7 @@ from kit.plots.canvas import (
     note,
     outline,
     panels,
+    short_name,
     tidy,
     title,
 )
@@ -182,12 +183,6 @@ def closest(near: Nearest, paths: Sequence[Path], others: Sequence[Path], most: 
         one, other = paths[row], others[near.index[row]]
         pairs.setdefault(frozenset((one, other)), Twins(one, other, int(near.bits[row])))
     return list(pairs.values())
-
-
-def short_name(file_name: str | Path, most: int = 30) -> str:
-    """The name without its folder, its middle left out where it is long."""
-    name = Path(file_name).name
-    return name if len(name) <= most else f"{name[: most // 2]}...{name[-most // 2 + 3 :]}"
 
 
 def show_twins(pairs: Sequence[Twins], heading: str) -> Figure:

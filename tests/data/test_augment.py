@@ -14,13 +14,13 @@ from kit.data.augment import (
     mixed,
     mosaic,
     multi_scale_sizes,
-    photometric_distort,
     plain_policy,
     render,
     resized,
     single,
     train_policy,
 )
+from kit.data.colours import Colours
 from kit.data.outlines import box_rings, hull
 from kit.data.picture import Picture, flipped, quarter_turned, vertically_flipped, visible, whole
 from kit.data.warps import random_fisheye, random_radial, random_rotation, rotation, warp_picture
@@ -225,7 +225,7 @@ def test_the_default_is_the_published_recipe():
 
 def test_colours_leave_the_black_around_a_zoomed_out_picture_black():
     picture = Picture(np.full((60, 60, 3), 90, np.uint8), np.zeros((0, 4)), np.zeros(0, np.int64))
-    result = render(picture, (-60, -60, 120, 120), (90, 90), photometric_distort(1.0), np.random.default_rng(1))
+    result = render(picture, (-60, -60, 120, 120), (90, 90), Colours(1.0), np.random.default_rng(1))
     assert (result.image[30:60, 30:60] > 0).all()
     assert result.image.sum() == result.image[30:60, 30:60].sum()
 
@@ -234,7 +234,7 @@ def test_colours_leave_the_fourth_channel_and_one_channel_stays_one():
     image = np.random.default_rng(0).integers(0, 255, (32, 32, 4), dtype=np.uint8)
     picture = Picture(image, np.zeros((0, 4)), np.zeros(0, np.int64))
     grey = Picture(image[..., :1], np.zeros((0, 4)), np.zeros(0, np.int64))
-    recipe = Recipe(distort=photometric_distort(1.0))
+    recipe = Recipe(distort=Colours(1.0))
     result = single(picture, (32, 32), recipe, np.random.default_rng(0)).image
     assert np.array_equal(result[..., 3], image[..., 3]) and not np.array_equal(result[..., :3], image[..., :3])
     assert single(grey, (32, 32), recipe, np.random.default_rng(0)).image.shape == (32, 32, 1)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.data.check import check_dataset, clean, main, read_checked
+from kit.data.check import Depth, check_dataset, check_folder, clean, inspected, main, read_checked
 from kit.data.coco import find_dataset, read_coco
+from kit.data.columns import Records
 from kit.params import ROOT
 
 
@@ -185,6 +186,18 @@ def test_repeated_images_names_and_categories_are_named(data):
     assert left(data, [box(1)], images) == {1: [1]}
 
 
+def test_what_needs_no_cleaning_is_the_very_file_and_the_rest_stays_in_arrays(data):
+    coco, report = inspected(*data([box(1), box(2, bbox=(1, 1, 5, 5))]), None)
+    assert clean(coco, report) is coco
+    coco, report = inspected(*data([box(1), box(2, bbox=(1, 1, 0, 5))]), None)
+    assert isinstance(clean(coco, report).records, Records)
+
+
+def test_a_box_of_an_image_without_a_size_stays_as_it_is(data):
+    path, _ = data([box(1, bbox=(10, 10, 900, 20))], [{"id": 1, "file_name": "a.png"}])
+    assert read_checked(path, None)[0].records[0].boxes_xywh_px.tolist() == [[10, 10, 900, 20]]
+
+
 def test_training_is_refused_with_the_whole_report_unless_told_to_go_on(data):
     path, folder = data([box(1), box(2, bbox=(1, 1, 0, 0))])
     with pytest.raises(ValueError, match=r"(?s)1 kind of problem.*box without area.*annotation 2.*allow_problems"):
@@ -223,6 +236,84 @@ def test_it_runs_as_a_module_without_a_warning(data, tmp_path):
     assert run.returncode == 0 and run.stderr == ""
 
 
+# --- the whole of a data set ---
+
+
+def kinds(report):
+    return {problem.kind: problem.count for problem in report.problems}
+
+
+def add_part(data, name, annotations, images=ONE_IMAGE):
+    """Another part beside train, with the image of train in it."""
+    path, folder = data([box(1)])
+    content = json.loads(path.read_text()) | {"images": list(images), "annotations": annotations}
+    path.with_name(f"instances_{name}.json").write_text(json.dumps(content))
+    (folder.parent / name).mkdir()
+    (folder.parent / name / "a.png").write_bytes((folder / "a.png").read_bytes())
+
+
+def test_a_folder_gives_a_report_for_each_part_and_one_for_what_lies_across(data, tmp_path):
+    add_part(data, "val", [box(7, bbox=(1, 1, 0, 0))])
+    bars = []
+    train, val, across = check_folder(tmp_path, bars=lambda what: bars.append(what))
+    assert [each.part for each in (train, val, across)] == ["train", "val", ""]
+    assert kinds(val)["box without area"] == 1 and "box without area" not in kinds(train)
+    assert (
+        kinds(across) == {"same file in two parts": 1}
+        and across.fatal
+        and (across.images, across.annotations) == (2, 2)
+    )
+    assert bars == [f"{part}: {step}" for part in ("train", "val") for step in ("masks", "images", "looks")]
+    assert (
+        train.classes[0].name == "car" and train.classes[0].boxes == 1 and train.folder == tmp_path / "images" / "train"
+    )
+
+
+def test_how_far_a_check_goes(data, tmp_path):
+    add_part(data, "val", [])
+    (tmp_path / "images" / "train" / "a.png").unlink()
+    train, _, across = check_folder(tmp_path, depth=Depth(opens_images=False))
+    assert "missing image" not in kinds(train) and across.problems == []
+    train, _, across = check_folder(tmp_path, depth=Depth(near_bits=None))
+    assert "missing image" in kinds(train) and across.problems == []
+
+
+def test_one_file_is_checked_with_the_images_beside_it_or_where_they_are_said_to_be(data, tmp_path):
+    path, folder = data([box(1)])
+    assert "missing image" not in kinds(check_folder(path)[0])
+    moved = path.rename(tmp_path / "mine.json")
+    assert "missing image" in kinds(check_folder(moved)[0])
+    assert "missing image" not in kinds(check_folder(moved, folder)[0])
+    assert main([str(moved), "--images", str(folder), "--near-bits", "-1"]) == 0
+
+
+def test_the_kinds_of_one_report_stand_once(data, tmp_path):
+    for name in ("val", "test"):
+        add_part(data, name, [])
+    across = check_folder(tmp_path)[-1]
+    assert kinds(across) == {"same file in two parts": 3}
+    assert [each.part for each in across.problems[0].findings] == ["val", "test", "test"]
+
+
+def test_the_command_writes_a_mended_copy_and_tells_what_is_left(data, tmp_path, capsys):
+    path, _ = data([box(0), box(4, bbox=(1, 1, 0, 0))])
+    before = path.read_bytes()
+    assert main([str(tmp_path), "--fix", str(tmp_path / "mended")]) == 0
+    told = capsys.readouterr().out
+    assert "2 changes" in told and "1  train: box without area: annotation left out" in told
+    assert path.read_bytes() == before and (tmp_path / "mended" / "mended.json").is_file()
+    assert main([str(tmp_path), "--fix", str(tmp_path / "mended")]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_draws(data, tmp_path):
+    data([box(1, bbox=(1, 1, 0, 0))])
+    assert main([str(tmp_path), "--labels-only", "--pictures", str(tmp_path / "pictures")]) == 1
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"classes.png", "sizes.png", "train_box_without_area.png"}
+
+
 @pytest.mark.parametrize("name", ["fisheye8k_mini", "coco_mini"])
 def test_real_data_sets_have_no_problems(name):
     folder = Path(os.environ.get("KIT_SHARED", ROOT.parent / "shared")) / "data" / name
@@ -231,6 +322,19 @@ def test_real_data_sets_have_no_problems(name):
     val = find_dataset(folder).val
     report = check_dataset(val.annotations, val.images)
     assert not report.fatal and report.images > 0
+
+
+@pytest.mark.parametrize("name", ["../../secret.png", "SECRET", "", ".", "a\0.png", "x" * 300, "../\ud800\x1b[2J.png"])
+def test_a_file_name_that_leads_elsewhere_reaches_no_training(data, tmp_path, name, capsys):
+    noise().save(tmp_path / "secret.png")
+    images = [image(1), image(2, name.replace("SECRET", str(tmp_path / "secret.png")))]
+    path, folder = data([box(1), box(2, 2)], images)
+    with pytest.raises(ValueError, match="1  unusable file name: put the image into the image folder"):
+        read_checked(path, folder)
+    coco, report = read_checked(path, folder, allow_problems=True)
+    assert [record.image_id for record in coco.records] == [1] and kinds(report) == {"unusable file name": 1}
+    assert kinds(check_folder(tmp_path, depth=Depth(opens_images=False))[0])["unusable file name"] == 1
+    assert main([str(path)]) == 1 and "unusable file name" in capsys.readouterr().out
 
 
 def test_the_command_says_in_one_line_that_there_is_no_data_set(tmp_path, capsys):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kit.data.check import clean_record
-from kit.data.coco import UNKNOWN, as_coco, find_dataset, find_split, parse_coco, read_coco, write_coco
+from kit.data.coco import UNKNOWN, as_coco, columns_of, find_dataset, find_split, parse_coco, read_coco, write_coco
+from kit.data.coco_entries import read_entries
 from kit.files import read_json
 
 IMAGES = [
@@ -138,6 +139,23 @@ def test_outlines_stay_with_their_annotations_when_the_check_takes_others_away(t
     cleaned = clean_record(read_coco(write_file(tmp_path / "x.json", [broken, bare, whole])).records[1])
     assert cleaned.annotation_ids.tolist() == [2, 3] and cleaned.outlines[0] is None
     assert cleaned.outlines[1][0].tolist() == [[2, 3], [6, 3], [6, 8]]
+
+
+def test_progress_ends_with_the_whole_file_be_it_small_or_large(tmp_path):
+    path, calls = write_file(tmp_path / "x.json", [annotation(id=1)]), []
+    size = path.stat().st_size
+    read_coco(path, lambda done, total: calls.append((done, total)))
+    assert calls == [(size, size)]
+    entries = read_entries(path, lambda done, total: calls.append((done, total)), small_bytes=0, chunk_bytes=50)
+    assert len(calls) > 3 and calls[-1] == (size, size) and len(entries.annotations.image_ids) == 1
+
+
+def test_some_records_may_stand_for_all(tmp_path):
+    coco = read_coco(write_file(tmp_path / "x.json", [annotation(id=1), annotation(id=2)]))
+    fewer, none = replace(coco, records=coco.records[1:]), replace(coco, records=[])
+    assert as_coco(replace(coco, records=list(coco.records))) == as_coco(coco)
+    assert [each["id"] for each in as_coco(fewer)["images"]] == [30] and as_coco(none)["annotations"] == []
+    assert columns_of(fewer).annotation_ids.tolist() == [1, 2] and len(columns_of(none)) == 0
 
 
 def test_a_list_of_images_alone_is_enough(tmp_path):

@@ -8,13 +8,32 @@ from kit.data.convert import convert, main, read_dataset, recognised
 from kit.data.formats.coco import write_raw_coco
 from tests.data.formats.made import content_of, draw_image, on_disk, one_image, write
 
-TARGETS = ("coco", "yolo", "voc", "csv")
+TARGETS = ("coco", "yolo", "voc", "csv")  # that carry any class and decimals of pixels; VisDrone does not
 
 
 def coco_folder(root, *annotations):
     box = {"bbox": [10, 20, 5.25, 6], "area": 31.5}
     write_raw_coco(on_disk(one_image(*(annotations or [box])), root / "made"), root / "set")
     return root / "set"
+
+
+def test_visdrone_leads_there_and_back(tmp_path, capsys):
+    source, text = tmp_path / "VisDrone2019-DET-val", "684,8,273,116,1,4,1,2\n1,2,3,4,0,0,0,0\n5,6,7,8,0,1,0,1\n"
+    draw_image(source / "images" / "a.jpg")
+    write(source / "annotations" / "a.txt", text)
+    convert(source, tmp_path / "coco", "coco")
+    assert main([str(tmp_path / "coco"), str(tmp_path / "back"), "--to", "visdrone"]) == 0
+    assert (tmp_path / "back" / source.name / "annotations" / "a.txt").read_text() == text
+    assert recognised(tmp_path / "back") == "visdrone" and "lost" not in capsys.readouterr().out
+
+
+def test_visdrone_refuses_classes_that_it_has_not(tmp_path, capsys):
+    content = one_image({"bbox": [1, 2, 3, 4], "area": 12}, names=("horse", "bus"))
+    write_raw_coco(on_disk(content, tmp_path / "made"), tmp_path / "set")
+    assert main([str(tmp_path / "set"), str(tmp_path / "out"), "--to", "visdrone"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: VisDrone: expected the classes pedestrian, ") and "found 'horse'" in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("to", TARGETS)
@@ -32,6 +51,35 @@ def test_what_is_written_is_a_data_set_of_ours(tmp_path):
     split = find_split(tmp_path / "back", "train")
     assert not check_dataset(split.annotations, split.images).fatal
     assert read_coco(split.annotations).records[0].boxes_xywh_px.tolist() == [[10, 20, 5.25, 6]]
+
+
+@pytest.mark.parametrize("to", [*TARGETS, "visdrone"])
+@pytest.mark.parametrize("folders", ["same", "apart"])
+def test_a_file_that_is_listed_twice_loses_no_object(tmp_path, to, folders):
+    """Twice in one part, or in two parts that share the folder of the images."""
+    image = {"file_name": "a.png", "width": 50, "height": 40}
+    draw_image(tmp_path / "set" / "images" / "a.png", (50, 40))
+    entries = [image | {"id": number} for number in (1, 2)]
+    boxes = [
+        {"id": number, "image_id": number, "category_id": 1, "bbox": [number, 2, 9, 9], "area": 81} for number in (1, 2)
+    ]
+    parts = {"train": [0, 1]} if folders == "same" else {"train": [0], "val": [1]}
+    for name, rows in parts.items():
+        content = {"images": [entries[row] for row in rows], "annotations": [boxes[row] for row in rows]}
+        content |= {"categories": [{"id": 1, "name": "car"}]}
+        write(tmp_path / "set" / "annotations" / f"instances_{name}.json", json.dumps(content))
+    there = convert(tmp_path / "set", tmp_path / "there", to)
+    back = read_dataset(tmp_path / "there", to)
+    assert sorted(each["bbox"][0] for part in back.parts for each in part.annotations) == [1, 2]
+    is_told = any("listed twice" in loss.what for loss in there.losses)
+    assert is_told == (folders == "same" and to in ("yolo", "voc", "visdrone"))
+
+
+def test_names_that_cannot_be_printed_are_shown_escaped(tmp_path, capsys):
+    content = one_image() | {"images": [one_image()["images"][0] | {"file_name": "\ud800\x1b[2J.png"}]}
+    write(tmp_path / "set" / "annotations" / "instances_train.json", json.dumps(content))
+    assert main([str(tmp_path / "set"), str(tmp_path / "out"), "--to", "coco"]) == 1
+    assert r"image file missing (1), first train: \ud800\x1b[2J.png" in capsys.readouterr().out
 
 
 def test_a_source_of_two_formats_is_asked_about(tmp_path):
@@ -85,7 +133,7 @@ def test_the_command_ends_with_1_for_problems_and_2_for_refusals(tmp_path, capsy
 def test_the_source_is_not_changed(tmp_path):
     source = coco_folder(tmp_path)
     before = {path: path.read_bytes() for path in source.rglob("*") if path.is_file()}
-    for to in TARGETS:
+    for to in (*TARGETS, "visdrone"):
         convert(source, tmp_path / to, to, polygons=True)
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
 

@@ -1,6 +1,5 @@
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,8 +12,8 @@ from kit.data.dataset import (
     Sample,
     TrainSampler,
     collate,
+    kept,
     picture_of,
-    read_image,
     targets_of,
     train_loader,
     val_loader,
@@ -185,6 +184,56 @@ def test_all_channel_counts_go_through_the_strong_policy(dataset, channels):
     assert {sample.image.shape for sample in samples} == {(channels, 64, 64)}
 
 
+# --- a batch at once ---
+
+
+def test_a_batch_at_once_is_each_of_its_draws(dataset):
+    data = dataset(strong())
+    draws = [Draw(index, epoch, (64, 64), (*range(7), 0)) for index in range(7) for epoch in range(2)]
+    for one, other in zip(data.__getitems__(draws), [data[draw] for draw in draws], strict=True):
+        assert torch.equal(one.image, other.image) and torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.labels, other.labels) and one.image_id == other.image_id
+
+
+def decoded(data, monkeypatch, batches):
+    """How often each index is loaded for these batches of draws."""
+    seen: list[int] = []
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda index: seen.append(index) or load(index))
+    for draws in batches:
+        data.__getitems__(draws)
+    return seen
+
+
+def test_each_image_of_a_batch_is_decoded_once_for_all_its_mosaics(dataset, monkeypatch):
+    data = dataset(train_policy(9, mosaic=1.0))
+    draws = [Draw(index % 7, index // 7, (64, 64), (*range(7), 0)) for index in range(14)]
+    assert sorted(decoded(data, monkeypatch, [draws])) == list(range(7))
+
+
+@pytest.mark.parametrize(("policy", "pool"), [({"mosaic_from": "all"}, range(8)), ({}, range(3))])
+def test_mosaics_from_all_and_of_a_small_batch_take_from_the_whole_set(dataset, monkeypatch, policy, pool):
+    data = dataset(train_policy(9, mosaic=1.0, **policy))
+    draws = [Draw(0, epoch, (64, 64), tuple(min(each, 2) for each in pool)) for epoch in range(9)]
+    seen = decoded(data, monkeypatch, [draws])
+    assert len(seen) == 36 and set(seen) == set(range(7))
+
+
+def test_what_is_kept_for_a_batch_has_a_bound():
+    calls: list[int] = []
+    picture = picture_of(record_of([], None), np.zeros((40, 50, 3), np.uint8))
+    load = kept(lambda index: calls.append(index) or picture, 2 * 40 * 50 * 3 + 5)
+    for index in (0, 1, 2, 0, 1, 2):
+        load(index)
+    assert calls == [0, 1, 2, 2]
+
+
+def test_the_sampler_says_which_images_lie_ready():
+    ranks = [list(TrainSampler(13, 2, 2, 0, SIZES, rank=rank, world=3)) for rank in range(3)]
+    for steps in ranks:
+        assert all(draw.pool == tuple(each.index for each in draws) for draws in steps for draw in draws)
+
+
 # --- outlines ---
 
 
@@ -237,67 +286,3 @@ def test_polygons_of_a_file_bend_with_the_training_picture(dataset, tmp_path):
     bent = [warp_picture(data.load(index), rotation(45, (40, 50)), "rectangle") for index in (0, 1)]
     widths = [picture.boxes_xyxy_px[0, 2] - picture.boxes_xyxy_px[0, 0] for picture in bent]
     assert widths == pytest.approx([30 / 2**0.5, 30 * 2**0.5], abs=0.05)
-
-
-# --- reading images ---
-
-COLOUR = (200, 100, 50)
-GREY = 124  # 0.299 R + 0.587 G + 0.114 B
-
-
-def save(path, mode, **more):
-    Image.new("RGB", (5, 4), COLOUR).convert(mode).save(path, **more)
-    return path
-
-
-def test_colours_are_in_the_order_red_green_blue(tmp_path):
-    path = save(tmp_path / "x.png", "RGB")
-    assert read_image(path)[0, 0].tolist() == [200, 100, 50] and read_image(path).shape == (4, 5, 3)
-    assert read_image(path, 4)[0, 0].tolist() == [200, 100, 50, 255]
-    assert read_image(path, 1)[0, 0].tolist() == [GREY]
-
-
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_grey_files_are_read_with_any_number_of_channels(tmp_path, channels):
-    image = read_image(save(tmp_path / "x.png", "L"), channels)
-    assert image.shape == (4, 5, channels) and set(image[0, 0].tolist()) <= {GREY, 255}
-
-
-def test_the_fourth_channel_is_read_when_asked_for(tmp_path):
-    picture = Image.new("RGBA", (5, 4), (*COLOUR, 70))
-    picture.save(tmp_path / "x.png")
-    assert read_image(tmp_path / "x.png", 4)[0, 0].tolist() == [200, 100, 50, 70]
-    assert read_image(tmp_path / "x.png", 3)[0, 0].tolist() == [200, 100, 50]
-
-
-@pytest.mark.parametrize("ending", ["png", "tif"])
-def test_16_bits_become_8(tmp_path, ending):
-    path = tmp_path / f"x.{ending}"
-    cv2.imwrite(str(path), np.full((4, 5, 3), COLOUR[::-1], np.uint16) * 257)
-    assert read_image(path)[0, 0].tolist() == [200, 100, 50]
-    assert read_image(path, 4)[0, 0].tolist() == [200, 100, 50, 255]
-
-
-@pytest.mark.parametrize("ending", ["jpg", "tif"])
-def test_cmyk_becomes_rgb(tmp_path, ending):
-    image = read_image(save(tmp_path / f"x.{ending}", "CMYK"))
-    assert np.abs(image[0, 0].astype(int) - COLOUR).max() <= 3
-
-
-def test_palettes_become_rgb(tmp_path):
-    assert read_image(save(tmp_path / "x.png", "P"))[0, 0].tolist() == pytest.approx(COLOUR, abs=30)
-
-
-def test_exif_orientation_is_not_applied(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # shown turned by 90 degrees
-    save(tmp_path / "x.jpg", "RGB", exif=exif)
-    assert [read_image(tmp_path / "x.jpg", channels).shape[:2] for channels in (1, 3, 4)] == [(4, 5)] * 3
-
-
-def test_other_channel_counts_and_files_that_are_no_image_are_refused(tmp_path):
-    (tmp_path / "x.jpg").write_text("404")
-    with pytest.raises(ValueError, match="channels must be 1, 3 or 4, got 2"):
-        read_image(tmp_path / "x.jpg", 2)
-    with pytest.raises(ValueError, match=r"x\.jpg: expected an image, the file cannot be decoded"):
-        read_image(tmp_path / "x.jpg")

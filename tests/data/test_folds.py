@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.data.coco import parse_coco, read_coco
+from kit.data.columns import Records
 from kit.data.folds import (
     balanced,
     fold_of,
@@ -15,6 +17,7 @@ from kit.data.folds import (
     groups_of,
     split_report,
     surplus,
+    traits,
     usable_folds,
     write_folds,
 )
@@ -186,6 +189,34 @@ def test_folds_are_written_as_coco_files_that_tell_how_they_were_made(tmp_path):
     assert ids(val) == ids(folds.held_out(0)) and sorted(ids(train) + ids(val)) == ids(coco)
     assert train.names == coco.names and '"seed": 3' in paths[0].read_text()
     assert [each.labels.tolist() for each in val.records] == [r.labels.tolist() for r in folds.held_out(0).records]
+
+
+def test_parts_of_a_file_stay_arrays_and_keep_masks_as_they_stood(tmp_path):
+    masks = [[[1.25, 2, 3, 4, 5, 6]], {"size": [9, 9], "counts": "abc"}, {"size": [9, 9], "counts": [0, 81]}]
+    images = [{"id": number, "file_name": f"{number}.png", "height": 9, "width": 9} for number in range(3)]
+    boxes = [
+        {"id": number + 1, "image_id": number, "category_id": 1, "bbox": [1, 2, 3, 4], "area": 2, "iscrowd": number % 2}
+        | {"segmentation": masks[number]}
+        for number in range(3)
+    ]
+    content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}
+    folds = grouped_folds(parse_coco(content, Path("a.json")), 3, None)
+    assert all(isinstance(folds.rest(fold).records, Records) for fold in range(3))
+    val = [json.loads(path.read_text()) for path in write_folds(folds, tmp_path)[1::2]]
+    found = sorted((each for part in val for each in part["annotations"]), key=lambda each: each["id"])
+    assert found == boxes and [len(part["images"]) for part in val] == [1, 1, 1]
+
+
+def test_counting_block_by_block_changes_nothing(monkeypatch):
+    coco = coco_of(
+        [image for camera in range(1, 7) for image in frames(camera, 5, (0, camera % 3), scene="AN"[camera % 2])]
+    )
+    whole = np.concatenate(list(traits(coco, TRACK4_VIEW)))
+    monkeypatch.setattr("kit.data.folds.BLOCK", 7)
+    blocks = list(traits(coco, TRACK4_VIEW))
+    assert [len(block) for block in blocks] == [7, 7, 7, 7, 2]
+    assert np.array_equal(np.concatenate(blocks), whole)
+    assert np.allclose(whole.sum(axis=0), [1, 1, 1, 2, 1, 1, 1, 1])
 
 
 def test_all_of_fisheye8k_is_shared_out_by_camera(shared):

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -174,3 +175,13 @@ def test_a_real_pdf_becomes_pictures(shared, tmp_path):
     log = take_in(shared("data/media/pdf"), tmp_path / "out")
     assert len(log.pictures) > 1 and not log.refused
     assert all(picture.name.startswith("road_photos_report_p") for picture in log.pictures)
+
+
+def test_a_folder_given_from_where_one_stands_is_taken_in_with_its_labels(tmp_path, monkeypatch):
+    data_set(tmp_path / "in", orientation=6)
+    monkeypatch.chdir(tmp_path)
+    log = take_in(Path("in"), Path("out"))
+    assert (
+        not log.problems
+        and read_json(Path("out/annotations/instances_train.json"))["images"][0]["file_name"] == "a.png"
+    )

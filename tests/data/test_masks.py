@@ -125,6 +125,13 @@ def test_the_command_converts_into_a_new_file_alone(tmp_path, capsys):
     assert "expected a new file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["convert", "--to", "rle"], ["boxes"]])
+def test_a_source_that_is_no_json_when_written_again_is_named(tmp_path, capsys, command):
+    (tmp_path / "x.json").write_text('{"images": [], "annotations": [], "categories": [], "info": {"odd": NaN}}')
+    assert main([*command, str(tmp_path / "x.json"), str(tmp_path / "new.json")]) == 2
+    assert "x.json: cannot be written again" in capsys.readouterr().err and not (tmp_path / "new.json").exists()
+
+
 def test_the_command_tells_disagreements_by_its_status(tmp_path, capsys):
     source = written(tmp_path, content(compressed_entry(ring_mask())))
     assert main(["check", source]) == 1

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kit.data.outlines import Passage, bend, box_rings, ellipse_rings, hull, is_inside, ring_area, simplified
@@ -179,6 +179,7 @@ def test_a_line_without_width_is_no_part():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 100_000))
+@example(630)  # a steep edge that leaves the window
 def test_what_is_left_of_a_polygon_in_a_window_is_what_a_fine_grid_finds(seed):
     rng = np.random.default_rng(seed)
     count = int(rng.integers(3, 9))

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.data.coco import parse_coco
+from kit.data.coco_columns import NOWHERE
+from kit.data.coco_entries import entries_of
 from kit.data.partition import (
     Contents,
     Recipe,
     contents_of,
     contents_of_coco,
+    contents_of_entries,
     folds,
     groups_by_pattern,
     joined_groups,
@@ -149,6 +153,31 @@ def test_raw_entries_and_records_give_the_same_contents():
     assert one.names == other.names == ["car", "bus"]
     for own in (one, other):
         assert (own.image_rows.tolist(), own.labels.tolist(), own.image_ids.tolist()) == ([0], [1], [1, 2])
+
+
+whole = st.integers(-3, 6)
+any_categories = st.one_of(st.none(), whole, st.text(max_size=2), st.just(1.5), st.just(10**30))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(whole, unique=True, max_size=6),
+    st.lists(st.tuples(whole, any_categories, st.sampled_from([None, 0, 1, True])), max_size=15),
+    st.lists(whole, max_size=4),
+)
+def test_entries_give_what_dictionaries_give(image_ids, boxes, category_ids):
+    content = {
+        "images": [{"id": each, "file_name": f"{each}.jpg"} for each in image_ids],
+        "annotations": [{"image_id": i, "category_id": c, "iscrowd": crowd} for i, c, crowd in boxes],
+        "categories": [{"id": each, "name": f"name {row}"} for row, each in enumerate(category_ids)],
+    }
+    known = sorted(set(category_ids))
+    own = [(image_ids.index(i), known.index(c)) for i, c, crowd in boxes if i in image_ids and c in known and not crowd]
+    found, rows = contents_of_entries(entries_of(content, Path("x.json")))
+    assert list(zip(found.image_rows.tolist(), found.labels.tolist(), strict=True)) == own
+    assert rows.tolist() == [image_ids.index(i) if i in image_ids else NOWHERE for i, _, _ in boxes]
+    assert list(found.file_names) == [f"{each}.jpg" for each in image_ids] and found.image_ids.tolist() == image_ids
+    assert found.names == [f"name {max(row for row, e in enumerate(category_ids) if e == each)}" for each in known]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from kit.data.coco import find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.divergence import Compared, Divergence, compare, find_divergence, relative_error, run
 from kit.deploy.export import read_onnx, write_onnx
 from kit.deploy.gate import judge, main, open_candidate

@@ -5,7 +5,7 @@ import pytest
 
 from kit.data.augment import resized
 from kit.data.coco import CocoFile
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy import fps
 from kit.deploy.about import About
 from kit.deploy.fps import FrameTimes, run_as_judged

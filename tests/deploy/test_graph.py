@@ -7,7 +7,7 @@ import torch
 
 from kit.data.augment import resized
 from kit.data.coco import find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.graph import Deployed, best_boxes, layer_of, token_count
 from kit.deploy.runtimes import open_runner
 from kit.dfine.detector import SIZES, Detector

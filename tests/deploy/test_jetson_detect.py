@@ -14,7 +14,7 @@ import torch
 from kit.competitions.track4 import track4_image_id
 from kit.data import augment
 from kit.data.coco import as_coco, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.fps import run_as_judged
 from kit.deploy.runtimes import OnnxRunner, as_input
 from kit.files import read_json, write_json

@@ -5,7 +5,7 @@ import pytest
 
 from kit.data.augment import resized
 from kit.data.coco import find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.about import About
 from kit.deploy.export import read_onnx, write_onnx
 from kit.deploy.openvino import export_openvino, write_openvino

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kit.data.augment import resized
 from kit.data.coco import find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy.export import read_onnx, write_onnx
 from kit.deploy.graph import layer_of
 from kit.deploy.operators import check_operators

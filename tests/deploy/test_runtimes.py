@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, helper
 
 from kit.data.coco import find_split, read_coco
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.deploy import runtimes
 from kit.deploy.about import KEY
 from kit.deploy.results import find

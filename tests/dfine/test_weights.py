@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from kit.dfine.detector import PUBLISHED_NAMES, Detector
-from kit.dfine.weights import load_weights, own_names, renamed, save_weights
+from kit.dfine.weights import load_detector, load_weights, own_names, renamed, save_weights
 from tests.dfine import official
 
 
@@ -121,3 +121,21 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, capsys: pyt
 def test_a_missing_path_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere\.pth: expected a weights file, found nothing"):
         load_weights(Detector("n", 2), tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"size": "xxl"}, {"size": []}, {"num_classes": 10**9}, {"num_classes": True}, {"channels": 2}, {"channels": "3"}],
+)
+def test_what_a_file_says_of_itself_is_checked_before_memory_is_taken(about: dict[str, object], tmp_path: Path) -> None:
+    path = save_weights(Detector("n", 2), tmp_path / "weights.pt", about)
+    with pytest.raises(ValueError, match=r"weights\.pt: expected size of n, s, m, l, x, num_classes of 1 to"):
+        load_detector(path)
+
+
+def test_a_detector_with_heads_left_at_random_is_refused(tmp_path: Path) -> None:
+    path = save_weights(Detector("n", 2), tmp_path / "weights.pt", {"num_classes": 3})
+    with pytest.raises(
+        ValueError, match=r"weights\.pt: expected weights of 3 classes and 3 channels, as it says, found"
+    ):
+        load_detector(path)

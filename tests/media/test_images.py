@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from kit.data.dataset import read_image
+from kit.data.pixels import read_image
 from kit.media import Unreadable, read_picture
 
 ENDINGS = (".jpg", ".png", ".bmp", ".webp", ".tif")

@@ -161,3 +161,12 @@ def test_real_videos_are_read_to_their_last_frame(shared: Callable[[str], Path])
         frames = [(frame.index, frame.time_s) for frame in video_frames(path)]
         assert len(frames) == count == video_about(path).frames
         assert frames[-1][1] == pytest.approx((count - 1) / float(video_about(path).rate_fps))
+
+
+def test_a_video_with_a_tag_that_is_no_text_is_one_fault(video: Path, tmp_path: Path):
+    data = video.read_bytes()
+    start = data.index(b"Lavf")  # the name of the encoder, a tag of the container
+    (tmp_path / "a.mp4").write_bytes(data[:start] + b"\xee\xff" + data[start + 2 :])
+    (frame,) = video_frames(tmp_path / "a.mp4")
+    with pytest.raises(Unreadable, match=r"a\.mp4: expected a video, 'utf-8' codec"):
+        frame.load(3)

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from kit.files import write_json
 from kit.metrics import read_predictions, read_tables
 
 
@@ -72,3 +74,33 @@ def test_predictions_may_be_a_coco_dict_with_scores_and_nothing_else():
 def test_categories_of_one_name_are_told_apart_by_id():
     tables = read_tables([], annotations(categories=[{"id": 1, "name": "Car"}, {"id": 2, "name": "Car"}, {"id": 3}]))
     assert tables.names == ("Car (1)", "Car (2)", "3")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"score": "0.5"}, "entry 1: score must be made of numbers, got '0.5'"),
+        ({"score": None}, "entry 1: score must be made of numbers, got None"),
+        ({"bbox": ["1", 2, 3, 4]}, r"entry 1: bbox must be made of numbers, got \['1', 2, 3, 4\]"),
+        ({"bbox": [[1], 2, 3, 4]}, "entry 1: bbox must be made of numbers"),
+        ({"bbox": 5}, r"entry 1: bbox must be \[x, y, w, h\], got 5"),
+        ({"bbox": [10**400, 1, 1, 1]}, "entry 1: bbox must be made of numbers"),
+        ({"image_id": []}, r"image_id not in the annotations: \[\]"),
+    ],
+)
+def test_values_of_another_type_are_refused_with_their_file(tmp_path, wrong, told):
+    path = write_json(tmp_path / "found.json", [entry(), entry(**wrong)])
+    with pytest.raises(ValueError, match=rf"found\.json: {told}"):
+        read_tables(path, annotations())
+
+
+def test_numbers_of_numpy_are_numbers():
+    one = entry(bbox=np.array([1, 2, 3, 4], np.float32), score=np.float32(0.5))
+    assert read_tables([one, entry()], annotations()).detections.score.tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("part", ["images", "categories"])
+@pytest.mark.parametrize("wrong", [[{"id": "1"}], [{"name": "x"}], [5], {"id": []}])
+def test_ids_of_annotations_are_integers(part, wrong):
+    with pytest.raises(ValueError, match=f"annotations: {part}"):
+        read_tables([], annotations(**{part: wrong}))

@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -11,7 +12,7 @@ from kit.data.augment import plain_policy
 from kit.data.coco import parse_coco
 from kit.data.dataset import Batch, CocoDataset, Sample
 from kit.plots.canvas import OUTCOMES, class_colour
-from kit.plots.pictures import Shot, show_batch, show_detections, show_images, show_mistakes, show_sample
+from kit.plots.pictures import Shot, show_batch, show_detections, show_images, show_mistakes, show_sample, show_shots
 
 NAMES = ["bus", "car"]
 
@@ -72,6 +73,17 @@ def test_a_stored_image_is_shown_with_its_annotations(dataset):
     axes = show_images(dataset, [0], "Train").axes[0]
     assert boxes_in(axes) == [(9.5, 9.5, 20, 30)]
     assert axes.get_title(loc="left") == "a.png: 1 boxes"
+
+
+def test_long_headings_lose_their_middle_and_do_not_run_into_each_other():
+    heading = "street_" * 9 + "$1$.png: 12 boxes"
+    shots = [Shot(np.zeros((30, 60, 3), np.uint8), np.zeros((0, 4)), np.zeros(0, int), heading)] * 3
+    figure = show_shots(shots, NAMES, "Train")
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title(loc="left").endswith(r"..t_\$1\$.png: 12 boxes")
+    widths = [axes._left_title.get_window_extent() for axes in figure.axes]
+    assert all(one.x1 < other.x0 for one, other in pairwise(widths))
+    assert widths[-1].x1 < figure.bbox.x1
 
 
 def test_detections_under_the_score_and_of_other_images_are_not_shown(dataset):

@@ -1,6 +1,8 @@
 """COCO folders and files: entries as they stand, in and out."""
 
+import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from kit.data.coco import name_of_part, refuse_other_formats
@@ -18,9 +20,22 @@ def coco_files(source: Path) -> dict[str, Path]:
     endings = (".json", ".json.gz")
     found = [each for each in sorted(source.glob("annotations/instances_*")) if each.name.endswith(endings)]
     if found:
-        return {part_named(name_of_part(each)): each for each in reversed(found)}
+        return one_file_each((part_named(name_of_part(each)), each) for each in found)
     exports = sorted(source.glob("*/_annotations.coco.json")) or sorted(source.glob("_annotations.coco.json"))
-    return {part_named(each.parent.name) if each.parent != source else "train": each for each in exports}
+    return one_file_each((part_named(each.parent.name) if each.parent != source else "train", each) for each in exports)
+
+
+def one_file_each(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Part: file; ValueError where two files are of one part."""
+    files: dict[str, Path] = {}
+    for name, path in named:
+        if name in files:
+            raise ValueError(
+                f"{path}: expected one annotation file of the part {name}, found {files[name]} too; "
+                "take one of them out, or rename it"
+            )
+        files[name] = path
+    return files
 
 
 def read_raw_coco(source: Path, images: Path | None = None) -> RawDataset:
@@ -49,7 +64,7 @@ def read_content(path: Path) -> Entry:
 def raw_part(name: str, content: Entry, path: Path, images: Path | None) -> RawPart:
     folder = images or image_folder(path, name)
     named = {image["id"]: inside(folder, str(image["file_name"]), str(path)) for image in content["images"]}
-    files = {image_id: file for image_id, file in named.items() if file.is_file()}
+    files = {image_id: file for image_id, file in named.items() if os.path.isfile(file)}
     extras = {key: value for key, value in content.items() if key not in LISTS}
     return RawPart(name, content["images"], content.get("annotations") or [], files, extras)
 

@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.formats.raw import Entry, Losses, RawPart
+from kit.data.image_files import IMAGE_ENDINGS
 from kit.files import atomic, copy_whole, link
 
 Progress = Callable[[int, int], object]  # images done, images in all
@@ -70,19 +70,21 @@ def output_names(
     """Image id: name to write it under. Names that other files have already are changed, and told.
 
     taken: what is written so far, is added to; flat: without folders; by_stem: a.jpg and a.png are the same name.
+    Entries of this part that share a file share its name.
     """
-    names = {}
+    names, own = {}, set()
     for image in part.images:
         wanted = PurePosixPath(str(image["file_name"]))
         inside(Path("images"), str(image["file_name"]), f"{part.name}: image {image['id']}")
         name = wanted.as_posix().replace("/", "_") if flat else wanted.as_posix()
         name, number = PurePosixPath(os.path.normpath(name)).as_posix(), 1
         source, plain = part.files.get(image["id"]), name
-        while key_of(name, by_stem) in taken and (source is None or taken[key_of(name, by_stem)] != source):
+        while (key := key_of(name, by_stem)) in taken and (source is None or key not in own or taken[key] != source):
             head = f"{part.name}_" if number == 1 else f"{part.name}_{number}_"
             path = PurePosixPath(plain)
             name, number = path.with_name(head + path.name).as_posix(), number + 1
-        taken[key_of(name, by_stem)] = source
+        taken[key] = source
+        own.add(key)
         names[image["id"]] = name
         if name != str(image["file_name"]):
             losses.add("image written under another name", f"{part.name}: {image['file_name']} is now {name}")

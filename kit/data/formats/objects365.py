@@ -5,6 +5,7 @@ on the disk they lie in patches: train/patch8/..., train/images/v1/patch8/..., o
 5,000 images of val for validation and trains on the others too, under images_from_val/; images over 640 px on their
 long side are made smaller, with their boxes. Here boxes follow the sides of the written image exactly (the official
 script cuts its size to whole pixels but not the boxes' scale), and the size is rounded: the long side is 640.
+It is only read: its files are COCO JSON in patch folders of its own numbering, so that writing COCO does all of it.
 """
 
 from dataclasses import replace

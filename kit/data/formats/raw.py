@@ -146,6 +146,19 @@ def objects_of(dataset: RawDataset, part: RawPart, losses: Losses) -> dict[int, 
     return found
 
 
+def objects_by_file(
+    part: RawPart, names: Mapping[int, str], objects: Mapping[int, list[Entry]], losses: Losses
+) -> list[tuple[Entry, str, list[Entry]]]:
+    """Each file once, for formats with a text for each: its first entry, its name, the objects of all its entries."""
+    found: dict[str, tuple[Entry, str, list[Entry]]] = {}
+    for image in part.images:
+        name = names[image["id"]]
+        if name in found:
+            losses.add("image listed twice: its objects are together", f"{part.name}: {name}")
+        found.setdefault(name, (image, name, []))[2].extend(objects[image["id"]])
+    return list(found.values())
+
+
 def tell_fields(
     dataset: RawDataset, losses: Losses, of_annotations: Collection[str], of_images: Collection[str], ids: bool = False
 ) -> None:

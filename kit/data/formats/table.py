@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.formats.images import (
     Progress,
     inside,
@@ -52,7 +51,8 @@ from kit.data.formats.table_columns import (
     tell_columns,
     whole_number,
 )
-from kit.files import whole_folder, write_text
+from kit.data.image_files import IMAGE_ENDINGS
+from kit.files import one_line, whole_folder, write_text
 
 # --- reading ---
 
@@ -110,7 +110,9 @@ def listed_classes(path: Path) -> dict[int, str]:
         return {}
     header, rows = read_rows(path)
     if not {"id", "name"} <= set(header):
-        raise ValueError(f"{path}: expected the columns id and name, found {', '.join(header):.80}; rename them")
+        raise ValueError(
+            f"{path}: expected the columns id and name, found {one_line(', '.join(header)):.80}; rename them"
+        )
     return {whole_number(row["id"], where): row["name"] for row, where in rows}
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.formats.raw import finite_number, part_named
-from kit.files import read_bytes
+from kit.data.image_files import IMAGE_ENDINGS
+from kit.files import one_line, read_bytes
 
 COLUMNS = (
     *("file_name", "image_width", "image_height", "image_id", "annotation_id", "category_id", "category"),
@@ -108,7 +108,8 @@ def layout_of(header: list[str], path: Path) -> Layout:
     columns = {plain(name): name for name in header}
     box, file = box_columns(columns), next((columns[name] for name in FILE if name in columns), None)
     if box is None or file is None:
-        raise ValueError(f"{path}: expected columns of a file name and a box, found {', '.join(header):.120}; rename")
+        found = one_line(", ".join(header))
+        raise ValueError(f"{path}: expected columns of a file name and a box, found {found:.120}; rename")
     sizes = ([columns[name] for name in names] for names in SIZES if all(name in columns for name in names))
     size = next((each for each in sizes if not set(each) & set(box[0])), [])
     pick = {kind: next((columns[name] for name in names if name in columns), None) for kind, names in KINDS.items()}
@@ -125,7 +126,7 @@ def tell_columns(header: list[str], layout: Layout, path: Path, notes: list[str]
         way = "corners" if layout.is_corners else "x, y, width, height"
         notes.append(f"{path.name}: boxes from {', '.join(layout.box)} as {way}, files from {layout.file}")
     if left := [name for name in header if name not in read]:
-        notes.append(f"{path.name}: columns not read: {', '.join(left):.200}")
+        notes.append(f"{path.name}: columns not read: {one_line(', '.join(left)):.200}")
 
 
 def in_parts(rows: list[tuple[Row, str]], layout: Layout, path: Path) -> dict[str, list[tuple[Row, str]]]:

@@ -14,7 +14,6 @@ from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostr
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
-from kit.data.check import IMAGE_ENDINGS
 from kit.data.formats.images import (
     Progress,
     head_of,
@@ -36,11 +35,13 @@ from kit.data.formats.raw import (
     new_annotation,
     number_text,
     numbered,
+    objects_by_file,
     objects_of,
     part_named,
     tell_fields,
     unique_names,
 )
+from kit.data.image_files import IMAGE_ENDINGS
 from kit.files import read_bytes, whole_folder, write_text
 
 EDGES, ONE_BASED = "edges", "one-based"
@@ -244,13 +245,12 @@ def write_voc(
         for part in dataset.parts:
             names = output_names(part, taken, losses, flat=True, by_stem=True)
             place_images(part, names, made / "JPEGImages", losses, copy, progress)
-            objects = objects_of(dataset, part, losses)
-            for image in part.images:
-                tree = annotation_tree(part, image, names[image["id"]], objects[image["id"]], names_of, one_based)
-                tell_masks(objects[image["id"]], losses, part.name)
-                path = (made / "Annotations" / names[image["id"]]).with_suffix(".xml")
-                path.write_text(tree, encoding="utf-8")
-            stems = "".join(f"{Path(names[image['id']]).stem}\n" for image in part.images)
+            listed = objects_by_file(part, names, objects_of(dataset, part, losses), losses)
+            for image, name, objects in listed:
+                tell_masks(objects, losses, part.name)
+                path = (made / "Annotations" / name).with_suffix(".xml")
+                path.write_text(annotation_tree(part, image, name, objects, names_of, one_based), encoding="utf-8")
+            stems = "".join(f"{Path(name).stem}\n" for _, name, _ in listed)
             write_text(inside(made, f"ImageSets/Main/{part.name}.txt", "part"), stems)
         write_text(made / CLASSES, "".join(f"{name}\n" for name in names_of.values()))
     return losses.all()

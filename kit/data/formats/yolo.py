@@ -33,6 +33,7 @@ from kit.data.formats.raw import (
     neat,
     new_annotation,
     numbered,
+    objects_by_file,
     objects_of,
     part_named,
     tell_fields,
@@ -308,10 +309,9 @@ def write_yolo(
             inside(made, f"{part.name}.txt", "part")
             names = output_names(part, {}, losses, flat=False, by_stem=True)
             place_images(part, names, made / "images" / part.name, losses, copy, progress)
-            objects = objects_of(dataset, part, losses)
-            for image in part.images:
-                rows = rows_of(part, image, objects[image["id"]], label_of, polygons, losses)
-                path = (made / "labels" / part.name / names[image["id"]]).with_suffix(".txt")
+            for image, name, objects in objects_by_file(part, names, objects_of(dataset, part, losses), losses):
+                rows = rows_of(part, image, objects, label_of, polygons, losses)
+                path = (made / "labels" / part.name / name).with_suffix(".txt")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("".join(f"{row}\n" for row in rows))
         write_classes(dataset, made)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.data.convert import convert, read_dataset
-from kit.data.formats.coco import read_raw_coco, write_raw_coco
+from kit.data.formats.coco import coco_files, read_raw_coco, write_raw_coco
 from kit.files import read_json, write_json
 from tests.data.formats.made import any_boxes, content_of, datasets, draw_image, on_disk, one_image, round_trip
 
@@ -45,6 +45,31 @@ def test_gzipped_files_and_exports_with_a_file_a_part_are_read(tmp_path):
     (tmp_path / "one.json.gz").write_bytes(packed)
     assert [(part.name, list(part.files)) for part in read_raw_coco(tmp_path).parts] == [("val", [1])]
     assert content_of(read_raw_coco(tmp_path / "one.json.gz")) == content
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("annotations/instances_val.json", "annotations/instances_valid.json"),
+        ("annotations/instances_val.json", "annotations/instances_val.json.gz"),
+        ("val/_annotations.coco.json", "valid/_annotations.coco.json"),
+    ],
+)
+def test_two_files_of_one_part_are_refused_and_both_are_named(tmp_path, one, other):
+    for name in (one, other):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="expected one annotation file of the part val, found") as error:
+        coco_files(tmp_path)
+    assert str(tmp_path / one) in str(error.value) and str(tmp_path / other) in str(error.value)
+
+
+def test_a_name_that_no_file_can_have_is_one_of_no_file(tmp_path):
+    root = coco_folder(tmp_path / "set", one_image())
+    write_json(root / "annotations" / "instances_train.json", one_image() | {
+        "images": [one_image()["images"][0] | {"file_name": "x" * 300}]
+    })  # fmt: skip
+    assert read_raw_coco(root).parts[0].files == {}
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png", "", "a\0.png"])

@@ -174,7 +174,7 @@ def test_a_bomb_of_aliases_is_refused(tmp_path):
         f"{chr(98 + row)}: &{chr(98 + row)} [{', '.join([f'*{chr(97 + row)}'] * 10)}]\n" for row in range(9)
     )
     yaml = f"a: &a [1]\n{lists}train: images/train\nnames: [*j]\n"
-    with pytest.raises(ValueError, match=r"data\.yaml: expected a text"):
+    with pytest.raises(ValueError, match=r"data\.yaml: expected YAML, more than"):
         read_yolo(yolo_folder(tmp_path, yaml=yaml))
 
 
