@@ -99,7 +99,7 @@ def clean_columns(columns: Columns) -> Columns:
     """Every image with the boxes that can be used, cut at its edges; the same columns where all can."""
     stays = ~is_left_out(rows_of(columns))
     if not stays.all():
-        columns = with_boxes(columns, stays)
+        columns = columns.only(stays)
     boxes_xywh_px = cut_boxes(rows_of(columns))
     is_cut = (boxes_xywh_px != columns.boxes_xywh_px).any(axis=1)
     if is_cut.any():
@@ -118,20 +118,6 @@ def numbered(columns: Columns) -> Columns:
 def rows_of(columns: Columns) -> Rows:
     images = columns.image_rows()
     return Rows(columns.boxes_xywh_px, columns.sizes_hw[images], columns.labels, columns.is_crowd, images)
-
-
-def with_boxes(columns: Columns, stays: np.ndarray) -> Columns:
-    """All images with these of their boxes; stays: (N,) bool."""
-    return replace(
-        columns,
-        offsets=np.append(0, np.cumsum(stays))[columns.offsets],
-        boxes_xywh_px=columns.boxes_xywh_px[stays],
-        labels=columns.labels[stays],
-        is_crowd=columns.is_crowd[stays],
-        annotation_ids=columns.annotation_ids[stays],
-        areas_px2=columns.areas_px2[stays],
-        segmentations=columns.segmentations.take(stays),
-    )
 
 
 def clean_record(record: Record) -> Record:
