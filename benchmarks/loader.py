@@ -25,7 +25,6 @@ from kit.data.coco import CocoFile, find_split, read_coco
 from kit.data.dataset import (
     CocoDataset,
     TrainSampler,
-    keep_freed_memory,
     one_thread_each,
     train_loader,
 )
@@ -156,7 +155,6 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="The image decoding and encoding")  # of torchvision: it will go one day
     one_thread_each(0)
-    keep_freed_memory()  # for all alike: kit's workers do, and those of the others are forked from here
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         if options.data:

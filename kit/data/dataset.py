@@ -4,7 +4,6 @@ Images are read as they are stored: an EXIF orientation is NOT applied, because 
 pixels; the check reports files whose annotations think otherwise. Pixels stay uint8 until they are on the device.
 """
 
-import ctypes
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from kit.data.picture import Picture, Size, areas
 from kit.data.pixels import read_image
 
 KEPT_BYTES = 256 << 20  # of a batch's decoded images, a worker
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 SAME_BOX = 0.9  # IoU with its box from which an outline is believed
 
 
@@ -298,7 +296,7 @@ def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]]
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=start_worker,
+        worker_init_fn=one_thread_each,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: making a loader must not move the random state of the training
     )
@@ -306,19 +304,3 @@ def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]]
 
 def one_thread_each(_worker: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
-
-
-def start_worker(worker: int) -> None:
-    one_thread_each(worker)
-    keep_freed_memory()
-
-
-def keep_freed_memory() -> None:
-    """Of this process, for the next picture: else the C library hands every large block back and fetches it anew.
-
-    The system clears each page of it again, which can take as long as decoding a JPEG file.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc
-    if mallopt:
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
-        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
