@@ -2,10 +2,10 @@
 
 python benchmarks/loader_memory.py [--epochs 40] [--images 64] [--workers 2] [--cache ram] [--json FILE]
 Counted is what the processes have taken themselves, anonymous and shared memory, of which pages that they share count
-once. Pages of files (libraries, the cache on disk) are left out: any other program that maps them moves the figure. It is
-taken when the workers have made all that they may make ahead and wait, else the batches on their way would be counted
-by chance. The verdict is the slope of a line through the second half of the epochs; in the first one allocators and
-caches fill. Flat is less than 1 % of all over 20 epochs.
+once. Pages of files (libraries, the cache on disk) are left out, as any other program that maps them moves the figure.
+It is taken when the workers have made all that they may make ahead and wait, else the batches on their way would be
+counted by chance. The verdict is the slope of a line through the second half of the epochs; in the first one allocators
+and caches fill. Flat is less than 1 % of all over 20 epochs.
 """
 
 import argparse
