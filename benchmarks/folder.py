@@ -26,7 +26,7 @@ from kit.media import frames
 from kit.params import ROOT
 from kit.predictor import Prediction, Predictor
 from kit.predictor.overlap import Clock, in_order
-from kit.predictor.predictor import Prepared, batches, prediction_of
+from kit.predictor.predictor import Prepared, batches
 from kit.predictor.results import Found
 from kit.predictor.running import Wanted, writers
 
@@ -60,12 +60,8 @@ def prepared_by(predictor: Predictor, photos: Path) -> list[Prepared]:
 
 
 def predicted_by(predictor: Predictor, ready: list[Prepared]) -> list[Prediction]:
-    """Inference alone, with all that follows until there are boxes."""
-    found = []
-    for batch in batches(iter(ready), predictor.batch_size):
-        answers = predictor.infer([each.place for each in batch if each.place], predictor.thresholds)
-        found += [prediction_of(*pair) for pair in zip(batch, answers, strict=True)]
-    return found
+    """Inference alone, as the whole has it, with all that follows until there are boxes."""
+    return list(predictor.inferred(batches(iter(ready), predictor.batch_size), predictor.thresholds, Clock()))
 
 
 def written_by(predictor: Predictor, predictions: list[Prediction], out: Path) -> None:

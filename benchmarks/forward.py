@@ -31,8 +31,9 @@ from kit.deploy.choice import cached_export, choose, in_turn
 from kit.deploy.export import export_onnx, quiet
 from kit.deploy.folding import folded
 from kit.deploy.graph import best_boxes
+from kit.deploy.openvino_runner import compiled_for
 from kit.deploy.results import dataset_results
-from kit.deploy.runtimes import compiled_for, onnx_session, open_runner, openvino
+from kit.deploy.runtimes import onnx_session, open_runner, openvino
 from kit.deploy.threads import settle, thread_count
 from kit.files import write_json
 from kit.metrics import evaluate

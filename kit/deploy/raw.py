@@ -9,7 +9,8 @@ import onnx
 from torch import Tensor, nn
 
 from kit.deploy.graph import Deployed, layer_of
-from kit.deploy.runtimes import OnnxRunner, OpenVinoRunner, Runner, TorchRunner
+from kit.deploy.openvino_runner import OpenVinoRunner
+from kit.deploy.runtimes import OnnxRunner, Runner, TorchRunner
 
 PARTS = ("backbone", "encoder", "decoder")
 Work = Callable[[np.ndarray, np.ndarray], object]

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
 from torch._dynamo.exc import TorchDynamoException
@@ -77,6 +76,8 @@ def open_runner(
         case "onnxruntime":
             runner: Runner = OnnxRunner(source, device, threads)
         case "openvino":
+            from kit.deploy.openvino_runner import OpenVinoRunner
+
             runner = OpenVinoRunner(source, device, threads)
         case "tensorrt":
             runner = import_module("kit.deploy.tensorrt_runner").TensorRtRunner(source)
@@ -276,90 +277,7 @@ def onnx_session(
     return session
 
 
-# --- OpenVINO ---
-
-
-MOST_COMPILED = 8  # models, one for each shape of the images
-
-
-class OpenVinoRunner:
-    """An ONNX file or OpenVINO's own .xml on the CPU, computed in the precision that the file has.
-
-    Compiled anew for each batch size, which is a tenth faster than one model for all.
-    """
-
-    runtime: Runtime = "openvino"
-    device = "cpu"
-
-    def __init__(self, path: Path | str, device: str | None = None, threads: int | None = None):
-        if device not in (None, "cpu"):
-            raise ValueError(f"{path}: OpenVINO runs on the cpu here, got device {device!r}")
-        self.core = openvino().Core()
-        model = read_model(self.core, path)
-        is_onnx = Path(path).suffix == ".onnx"
-        self.about = About.from_json(onnx_about(path) if is_onnx else openvino_about(model), path)
-        if is_onnx and self.about.precision == "int8":
-            mend = "make one for OpenVINO with kit.deploy.int8.quantise_openvino, or take onnxruntime"
-            raise ValueError(
-                f"{path}: expected fp32 or fp16, found int8, whose sums saturate on older processors; {mend}"
-            )
-        self.model = model if self.about.input == "uint8" else with_uint8_input(model)
-        self.threads = thread_count(threads)
-        self.compiled: dict[tuple[int, ...], Any] = {}  # by the shape of the images
-
-    def __call__(self, images: np.ndarray, sizes_hw: np.ndarray) -> Found:
-        return Found(*self.answer(*checked(images, sizes_hw, self.about)))
-
-    def answer(self, images: np.ndarray, sizes_hw: np.ndarray) -> list[np.ndarray]:
-        """All outputs of the file, in its order."""
-        if images.shape not in self.compiled:
-            if len(self.compiled) >= MOST_COMPILED:
-                del self.compiled[next(iter(self.compiled))]  # the oldest: memory must not grow with every new size
-            self.compiled[images.shape] = compiled_for(self.core, self.model, images.shape, self.threads)
-        answers = self.compiled[images.shape]([np.ascontiguousarray(images), sizes_hw], share_inputs=True)
-        return [np.array(answers[index]) for index in range(len(answers))]
-
-
-def read_model(core: Any, path: Path | str) -> Any:
-    """An OpenVINO model of an .onnx or .xml file; ValueError names what is wrong with it."""
-    path = Path(path)
-    for each in (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,):
-        if not each.is_file():
-            raise ValueError(f"{each}: expected a file, found nothing; check the path, or export it again")
-    try:
-        return core.read_model(str(path))
-    except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{path}: expected a model, OpenVINO says: {last}; export it again") from error
-
-
-def with_uint8_input(model: Any) -> Any:
-    """Takes images (B, H, W, C) uint8 in place of (B, C, H, W) float32 in [0, 1]."""
-    preprocess = import_module("openvino.preprocess").PrePostProcessor(model)
-    images, library = preprocess.input(INPUTS[0]), openvino()
-    images.tensor().set_element_type(library.Type.u8).set_layout(library.Layout("NHWC"))
-    images.preprocess().convert_element_type(library.Type.f32).scale(255.0)
-    images.model().set_layout(library.Layout("NCHW"))
-    return preprocess.build()
-
-
-def compiled_for(core: Any, model: Any, shape: tuple[int, ...], threads: int) -> Any:
-    """For images of this shape alone, in full precision whatever the processor is fond of."""
-    model = model.clone()
-    model.reshape({INPUTS[0]: list(shape), INPUTS[1]: [shape[0], 2]})
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    return core.compile_model(model, "CPU", hints)
-
-
-def openvino_about(model: Any) -> str | None:
-    """What a model says of itself in its rt_info."""
-    return str(model.get_rt_info([KEY]).astype(str)) if model.has_rt_info([KEY]) else None
-
-
-def onnx_about(path: Path | str) -> str | None:
-    """What an ONNX file says of itself in its metadata."""
-    model = onnx.load(str(path), load_external_data=False)
-    return next((each.value for each in model.metadata_props if each.key == KEY), None)
+# --- libraries that may be missing ---
 
 
 def openvino() -> Any:

@@ -1,6 +1,7 @@
 """Pictures of any kind to detections, by any file that kit has written: a checkpoint, ONNX, OpenVINO or TensorRT."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +13,8 @@ from typing import Any, overload
 import numpy as np
 
 from kit.deploy.choice import choose
-from kit.deploy.runtimes import Runner, Runtime, open_runner
+from kit.deploy.openvino_runner import OpenVinoRunner
+from kit.deploy.runtimes import Found, Runner, Runtime, open_runner
 from kit.deploy.threads import available_cores
 from kit.media.frame import Frame, Unreadable, with_channels
 from kit.media.images import read_picture
@@ -28,6 +30,7 @@ MOST_WORKERS = 8  # unless more are asked for
 
 Picture = np.ndarray | str | Path
 Thresholds = float | Mapping[str, float]
+Answer = Callable[[], list[Detections]]
 
 
 @dataclass(frozen=True)
@@ -161,13 +164,26 @@ class Predictor:
             closing(ahead(listed, depth)) as coming,
             closing(in_order(pool, prepare, coming, depth)) as ready,
         ):
-            for number, batch in enumerate(batches(ready, self.batch_size)):
-                places = [each.place for each in batch if each.place]
+            yield from self.inferred(batches(ready, self.batch_size), thresholds, clock)
+
+    def inferred(
+        self, coming: Iterator[list[Prepared]], thresholds: np.ndarray, clock: Clock
+    ) -> Generator[Prediction, None, None]:
+        """Batch after batch, and several at once where the runtime computes them quicker so."""
+        at_once = self.runner.at_once if isinstance(self.runner, OpenVinoRunner) else 1
+        under_way: deque[tuple[list[Prepared], Answer]] = deque()
+        try:
+            for number, batch in enumerate(coming):
                 with clock("inference"):
-                    found = self.infer(places, thresholds, fill=self.batch_size if number else 1)
-                answers = iter(found)
-                for each in batch:
-                    yield prediction_of(each, next(answers) if each.place else nothing_found())
+                    places = [each.place for each in batch if each.place]
+                    under_way.append((batch, self.begin(places, thresholds, fill=self.batch_size if number else 1)))
+                if len(under_way) >= at_once:
+                    yield from ended(*under_way.popleft(), clock)
+            while under_way:
+                yield from ended(*under_way.popleft(), clock)
+        finally:
+            for _, answer in under_way:  # where it breaks off: what was begun is not left alone with its pictures
+                answer()
 
     def prepared(self, frame: Frame, clock: Clock) -> Prepared:
         try:
@@ -179,17 +195,36 @@ class Predictor:
             return Prepared(frame, image, fitted(image, self.size_hw, self.resize))
 
     def infer(self, places: Sequence[Fitted], thresholds: np.ndarray, fill: int = 1) -> list[Detections]:
-        """At most batch_size pictures. A batch smaller than `fill`, or than the file takes, is filled up with the last.
-
-        Every size of a batch is another shape, and some runtimes compile each shape when it first comes.
-        """
+        """At most batch_size pictures, in all threads."""
         if not places:
             return []
+        images, sizes_hw = self.filled(places, fill)
+        with self.lock:
+            found = self.runner(images, sizes_hw)
+        return self.detections(found, places, thresholds)
+
+    def begin(self, places: Sequence[Fitted], thresholds: np.ndarray, fill: int = 1) -> Answer:
+        """As infer; where the runtime can it goes on in the background, and what comes back waits for it."""
+        if not places or not isinstance(self.runner, OpenVinoRunner):
+            found = self.infer(places, thresholds, fill)
+            return lambda: found
+        images, sizes_hw = self.filled(places, fill)
+        with self.lock:
+            wait = self.runner.begin(images, sizes_hw)
+        return lambda: self.detections(wait(), places, thresholds)
+
+    def filled(self, places: Sequence[Fitted], fill: int) -> tuple[np.ndarray, np.ndarray]:
+        """A batch smaller than `fill`, or than the file takes, is filled up with its last picture.
+
+        Every size of a batch is another shape, and some runtimes compile each shape when it first comes.
+        -> (B, H, W, C) uint8, and the sizes that boxes are to be told in, (B, 2).
+        """
         missing = (self.about.batch or max(fill, len(places))) - len(places)
         rows = [*places, *[places[-1]] * missing]
-        sizes_hw = np.array([each.told_hw for each in rows], np.float32)  # (B, 2)
-        with self.lock:
-            found = self.runner(np.stack([each.image for each in rows]), sizes_hw)
+        return np.stack([each.image for each in rows]), np.array([each.told_hw for each in rows], np.float32)
+
+    def detections(self, found: Found, places: Sequence[Fitted], thresholds: np.ndarray) -> list[Detections]:
+        """Of each picture, without those that fill up."""
         return [
             finished(boxes_xyxy, scores, labels, place, thresholds, self.nms_iou)
             for boxes_xyxy, scores, labels, place in zip(
@@ -197,7 +232,7 @@ class Predictor:
                 found.scores[:, : self.top_k],
                 found.labels[:, : self.top_k],
                 places,
-                strict=False,  # without those that fill up
+                strict=False,
             )
         ]
 
@@ -246,6 +281,13 @@ def batches(items: Iterator[Prepared], size: int) -> Iterator[list[Prepared]]:
             batch = []
     if batch:
         yield batch
+
+
+def ended(batch: list[Prepared], answer: Answer, clock: Clock) -> Iterator[Prediction]:
+    with clock("inference"):
+        found = iter(answer())
+    for each in batch:
+        yield prediction_of(each, next(found) if each.place else nothing_found())
 
 
 def prediction_of(each: Prepared, detections: Detections) -> Prediction:

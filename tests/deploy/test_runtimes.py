@@ -10,11 +10,10 @@ from kit.data.coco import find_split, read_coco
 from kit.data.pixels import read_image
 from kit.deploy import runtimes
 from kit.deploy.about import KEY
+from kit.deploy.openvino_runner import MOST_COMPILED, OpenVinoRunner
 from kit.deploy.results import find
 from kit.deploy.runtimes import (
-    MOST_COMPILED,
     OnnxRunner,
-    OpenVinoRunner,
     TorchRunner,
     installed_runtimes,
     onnx_session,
@@ -149,6 +148,19 @@ def test_openvino_keeps_a_few_compiled_models_and_lets_the_oldest_go(tmp_path: P
     for batch in range(1, MOST_COMPILED + 3):
         runner(*of_value(0, batch))
     assert [shape[0] for shape in runner.compiled] == list(range(3, MOST_COMPILED + 3))
+
+
+def test_openvino_gives_the_same_for_batches_that_it_computes_in_the_background(tmp_path: Path):
+    runner = OpenVinoRunner(small_onnx(tmp_path / "small.onnx"), threads=2)
+    values = [3, 200, 90, 17, 255]
+    expected = [runner(*of_value(value, 2)) for value in values]
+    begun = [runner.begin(*of_value(value, 2)) for value in values]  # more than are computed at once
+    for each, wait in zip(expected, begun, strict=True):
+        found = wait()
+        assert np.array_equal(found.scores, each.scores) and np.array_equal(found.boxes_xyxy, each.boxes_xyxy)
+    assert len({float(each.scores.sum()) + float(each.boxes_xyxy.sum()) for each in expected}) == len(values)
+    assert len(runner.idle[2, 64, 32, 3]) == len(values)
+    assert runner.shared[2, 64, 32, 3].get_property("INFERENCE_NUM_THREADS") == 2
 
 
 def test_torch_takes_its_threads_for_the_call_alone(checkpoint: Path, monkeypatch: pytest.MonkeyPatch):
