@@ -68,24 +68,31 @@ class Plan:
     save_every_s: float = 60.0
     workers: int = 2
     seed: int = 0
+    held: Literal["none", "stem", "backbone", "encoder", "decoder"] = (
+        "none"  # everything up to it stays as it is until stage 2
+    )
+    repeat_below: float = 0.0  # images of classes in a smaller share of the images come more often; 0: none does
+    class_balance: float = 0.0  # 0.9 to 0.9999: objects of rare classes count more; 0: all alike
 
 
-def rescaled(recipe: Recipe, batch_size: int, total_steps: int) -> Recipe:
+def rescaled(
+    recipe: Recipe, batch_size: int, total_steps: int, warmup_share: float = 0.1, ema_share: float = 0.1
+) -> Recipe:
     """The recipe for another batch size and for a short run, from one number: how many images a step sees.
 
     Rates follow the root of the batch size (Adam's scaling, arXiv 2205.10287); warm-up and averaging span the same
-    number of images as published, but at most a tenth of the run.
+    number of images as published, but at most a share of the run.
     """
     ratio = batch_size / recipe.batch_size
-    horizon = max(1.0, min(1 / (1 - recipe.ema_decay) / ratio, total_steps / 10))
+    horizon = max(1.0, min(1 / (1 - recipe.ema_decay) / ratio, total_steps * ema_share))
     return replace(
         recipe,
         batch_size=batch_size,
         lr=recipe.lr * ratio**0.5,
         backbone_lr=recipe.backbone_lr * ratio**0.5,
-        warmup_steps=round(min(recipe.warmup_steps / ratio, total_steps / 10)),
+        warmup_steps=round(min(recipe.warmup_steps / ratio, total_steps * warmup_share)),
         ema_decay=1 - 1 / horizon,
-        ema_ramp=max(1, round(min(recipe.ema_ramp / ratio, total_steps / 10))),
+        ema_ramp=max(1, round(min(recipe.ema_ramp / ratio, total_steps * ema_share))),
     )
 
 
@@ -177,19 +184,50 @@ def state_tensors(module: nn.Module) -> Iterable[Tensor]:
     return module.state_dict().values()
 
 
-FREEZABLE = ("none", "stem", "backbone", "encoder")
+FREEZABLE = ("none", "stem", "backbone", "encoder", "decoder")
 
 
 def freeze(detector: Detector, until: str) -> None:
     """Everything up to `until` stays as it is from now on: weights, and BatchNorm's statistics."""
+    for part in parts_until(detector, until):
+        freeze_norms(part)
+        part.requires_grad_(False)
+
+
+class Held:
+    """What stays as it is for a while, weights and BatchNorm's statistics, and moves later.
+
+    Made after the optimizer, which has to know these weights. What was frozen before stays so after.
+    """
+
+    def __init__(self, detector: Detector, until: str):
+        self.parts = parts_until(detector, until)
+        self.weights = [weight for part in self.parts for weight in part.parameters() if weight.requires_grad]
+
+    def hold(self) -> None:
+        """To be called again after each `train()` of the detector, which sets its norms moving."""
+        for weight in self.weights:
+            weight.requires_grad_(False)
+        for part in self.parts:
+            part.eval()
+
+    def release(self) -> None:
+        for weight in self.weights:
+            weight.requires_grad_(True)
+        self.weights, self.parts = [], []
+
+
+def parts_until(detector: Detector, until: str) -> list[nn.Module]:
+    """decoder: all of it but the heads, which tell classes and boxes, and the embedding of the classes."""
     if until not in FREEZABLE:
         raise ValueError(f"freeze must be one of {', '.join(FREEZABLE)}, got {until!r}")
+    decoder = detector.decoder
+    thinking = [decoder.project, decoder.selection.proj, decoder.selection.norm, decoder.query_position, decoder.layers]
     parts: dict[str, list[nn.Module]] = {
         "none": [],
         "stem": [detector.backbone.get_submodule("stem")],
         "backbone": [detector.backbone],
         "encoder": [detector.backbone, detector.encoder],
+        "decoder": [detector.backbone, detector.encoder, *thinking],
     }
-    for part in parts[until]:
-        freeze_norms(part)
-        part.requires_grad_(False)
+    return parts[until]

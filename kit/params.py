@@ -30,6 +30,7 @@ Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Enlargement = Annotated[float, Field(ge=1)]
@@ -218,31 +219,42 @@ class AugmentParams(SceneParams):
 
 
 AUGMENTATION = (
-    "photometric", "zoom_out", "zoom_out_max", "iou_crop", "flip", "vertical_flip", "rot90", "rotate", "rotate_deg",
-    "fisheye", "lens", "radial", "vignette", "chromatic", "box_outline", "mosaic",
-    "mixup", "mosaic_from",
+    "flip", "vertical_flip", "rot90", "rotate", "rotate_deg", "fisheye", "lens", "radial", "vignette", "chromatic",
+    "box_outline", "mosaic_from",
 )  # fmt: skip
-SAMPLING = ("model", "batch_size", "accumulate", "epochs", "multi_scale", "scale_min", "scale_max", "seed")
+OF_PRESET = (
+    "classification", "freeze", "freeze_until", "flat_until", "final_share", "strong_until", "best_into_stage_2",
+    "photometric", "zoom_out", "zoom_out_max", "iou_crop", "mosaic", "mixup", "mosaic_until", "multi_scale",
+)  # fmt: skip
+RATES = ("lr", "backbone_lr", "weight_decay", "warmup_steps", "ema_decay")
+SAMPLING = ("model", "batch_size", "accumulate", "epochs", "scale_min", "scale_max", "seed")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
 class TrainParams(SceneParams):
-    """Parameters of 03_train. None in a rate, a decay or the warm-up: the published recipe of the size, rescaled."""
+    """Parameters of 03_train.
+
+    None: as the preset has it (kit/presets.py). In a rate, a decay or the warm-up that is the published recipe of the
+    size, rescaled to the batch and the length of the run.
+    """
 
     notebook: ClassVar[str] = "03_train"
 
     train_fold: Whole | None = None  # of 01_eda: validate on it and train on the others; None: the val part
     report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
+    preset: Literal["dfine", "deim", "finetune", "scratch_small"] = "dfine"  # what None below stands for
+    budget: Text | None = None  # such as "30 epochs", "20 minutes": sets epochs, and batch_size at most as below
     model: Literal["n", "s", "m", "l", "x"] = "s"
     weights: Text | None = None  # start from: path from the repository root, URL or hub id; None: random
-    freeze: Literal["none", "stem", "backbone", "encoder"] = "none"  # everything up to this part stays as it is
+    freeze: Literal["none", "stem", "backbone", "encoder", "decoder"] | None = None  # up to this all stays; heads never
+    freeze_until: Literal["end", "stage_2"] | None = None
     channels: Literal[1, 3, 4] = 3  # of the images: grey, RGB, RGB and a fourth
     height_px: Side = 640  # of the detector's input
     width_px: Side = 640
-    classification: Literal["vfl", "mal"] = "vfl"  # loss of the scores
+    classification: Literal["vfl", "mal"] | None = None  # loss of the scores
 
     epochs: Count = 72
-    batch_size: Count = 16  # images per optimizer step
+    batch_size: Count | None = 16  # images per optimizer step; None: as many as the memory holds
     accumulate: Count = 1  # forward passes that share one optimizer step
     lr: Positive | None = None
     backbone_lr: NotNegative | None = None
@@ -250,17 +262,19 @@ class TrainParams(SceneParams):
     warmup_steps: Whole | None = None
     ema_decay: Share | None = None
     clip_norm: Positive | None = 0.1
-    flat_until: Share = 0.5  # share of all steps at the full rate; then it falls along a cosine
-    final_share: Share = 0.05  # of the full rate, at the end
+    flat_until: Share | None = None  # share of all steps at the full rate; then it falls along a cosine
+    final_share: Share | None = None  # of the full rate, at the end
     amp: Literal["no", "bf16", "fp16"] = "no"
+    repeat_below: Share = 0.0  # images of classes in a smaller share of the images come more often; 0: none does
+    class_balance: BelowOne = 0.0  # 0.9 to 0.9999: objects of rare classes count more in the loss; 0: all alike
 
-    strong_until: Share = 0.9  # share of the epochs with strong augmentation; the rest is stage 2
-    best_into_stage_2: bool = True  # stage 2 goes on from the best weights of stage 1
-    plain_epochs: Whole = 0  # epochs at the start without strong augmentation
-    photometric: Share = 0.5  # from here on: probability per image
-    zoom_out: Share = 0.5
-    zoom_out_max: Enlargement = 4.0  # sides of the canvas in sides of the picture
-    iou_crop: Share = 0.8
+    strong_until: Share | None = None  # share of the epochs with strong augmentation; the rest is stage 2
+    best_into_stage_2: bool | None = None  # stage 2 goes on from the best weights of stage 1
+    plain_epochs: Whole | None = None  # epochs at the start without strong augmentation
+    photometric: Share | None = None  # from here on: probability per image
+    zoom_out: Share | None = None
+    zoom_out_max: Enlargement | None = None  # sides of the canvas in sides of the picture
+    iou_crop: Share | None = None
     flip: Share = 0.5
     vertical_flip: Share = 0.0
     rot90: Share = 0.0
@@ -272,10 +286,11 @@ class TrainParams(SceneParams):
     vignette: Share = 0.0
     chromatic: Share = 0.0  # aberration: colours shifted along the radius
     box_outline: Literal["rectangle", "ellipse"] = "rectangle"  # what a box without polygon is bent as
-    mosaic: Share = 0.0
-    mixup: Share = 0.0
+    mosaic: Share | None = None
+    mixup: Share | None = None
+    mosaic_until: Share | None = None  # of the epochs, for both
     mosaic_from: Literal["batch", "all"] = "batch"  # batch: each image is decoded once a batch; all: more variety
-    multi_scale: Whole | None = None  # how often the size above is among the others; None: as published, 0: alone
+    multi_scale: Whole | None = None  # how often the size above is among the others; 0: alone
     scale_min: Positive = 0.75  # of the size above
     scale_max: Positive = 1.25
 
@@ -284,15 +299,19 @@ class TrainParams(SceneParams):
     patience: Count | None = None  # stop after so many validations without a better one
     max_minutes: Positive | None = None  # stop in good order after this time; a later run goes on from there
     resume: bool = True  # go on from the last checkpoint of this run
+    adapt: bool = False  # also with another batch size, rate, or number of processes than before
     workers: Whole = 2
+    processes: Count = 1  # that train together on this machine, each with a GPU where there are any
     cache: Literal["none", "ram", "disk"] = "none"  # decoded training images, kept from epoch to epoch for all workers
     cache_gib: Positive = 4.0  # at most; what does not fit is decoded each time. disk: taken at once, below runs/<run>/
     seed: Whole = 0
     examples: Count = 8
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.accumulate:
+        if self.batch_size and self.batch_size % self.accumulate:
             raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
+        if self.preset == "finetune" and self.weights is None:
+            raise ValueError("preset: finetune starts from weights, got None; name some, or take scratch_small")
         if self.train_fold is not None and self.has("02_augment"):
             raise ValueError(
                 f"train_fold: expected null beside 02_augment, got {self.train_fold}: copies of the images to validate "
@@ -306,7 +325,7 @@ class TrainParams(SceneParams):
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """What train_policy takes by name."""
+        """What train_policy takes by name, beside what is of the preset."""
         return {name: getattr(self, name) for name in AUGMENTATION}
 
     @property
@@ -314,8 +333,14 @@ class TrainParams(SceneParams):
         return self.height_px, self.width_px
 
     @property
-    def strong_until_epoch(self) -> int:
-        return round(self.strong_until * self.epochs)
+    def given(self) -> dict[str, Any]:
+        """What goes before the preset, where it is not None."""
+        return {name: getattr(self, name) for name in OF_PRESET}
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """What goes before the recipe of the size, where it is not None."""
+        return {name: getattr(self, name) for name in RATES}
 
     @property
     def weights_source(self) -> str | None:
@@ -333,19 +358,20 @@ class BrowseParams(SceneParams):
     gallery_side_px: Count = 1280  # of the longer side of a picture in the gallery
     augmented: Count = 24  # images of train that are shown as the model gets them
     draws: Count = 4  # of each of these, from the first epoch to the last
-    model: Literal["n", "s", "m", "l", "x"] = TrainParams.model  # from here on as for 03_train
+    preset: Literal["dfine", "deim", "finetune", "scratch_small"] = TrainParams.preset  # from here on as for 03_train
+    model: Literal["n", "s", "m", "l", "x"] = TrainParams.model
     channels: Literal[1, 3, 4] = TrainParams.channels
     height_px: Side = TrainParams.height_px
     width_px: Side = TrainParams.width_px
     epochs: Count = TrainParams.epochs
-    batch_size: Count = TrainParams.batch_size
+    batch_size: Count | None = TrainParams.batch_size
     accumulate: Count = TrainParams.accumulate
-    strong_until: Share = TrainParams.strong_until
-    plain_epochs: Whole = TrainParams.plain_epochs
-    photometric: Share = TrainParams.photometric
-    zoom_out: Share = TrainParams.zoom_out
-    zoom_out_max: Enlargement = TrainParams.zoom_out_max
-    iou_crop: Share = TrainParams.iou_crop
+    strong_until: Share | None = TrainParams.strong_until
+    plain_epochs: Whole | None = TrainParams.plain_epochs
+    photometric: Share | None = TrainParams.photometric
+    zoom_out: Share | None = TrainParams.zoom_out
+    zoom_out_max: Enlargement | None = TrainParams.zoom_out_max
+    iou_crop: Share | None = TrainParams.iou_crop
     flip: Share = TrainParams.flip
     vertical_flip: Share = TrainParams.vertical_flip
     rot90: Share = TrainParams.rot90
@@ -357,8 +383,9 @@ class BrowseParams(SceneParams):
     vignette: Share = TrainParams.vignette
     chromatic: Share = TrainParams.chromatic
     box_outline: Literal["rectangle", "ellipse"] = TrainParams.box_outline
-    mosaic: Share = TrainParams.mosaic
-    mixup: Share = TrainParams.mixup
+    mosaic: Share | None = TrainParams.mosaic
+    mixup: Share | None = TrainParams.mixup
+    mosaic_until: Share | None = TrainParams.mosaic_until
     mosaic_from: Literal["batch", "all"] = TrainParams.mosaic_from
     multi_scale: Whole | None = TrainParams.multi_scale
     scale_min: Positive = TrainParams.scale_min
@@ -368,7 +395,7 @@ class BrowseParams(SceneParams):
 
     @property
     def augmentation(self) -> dict[str, Any]:
-        """What train_policy takes by name."""
+        """What train_policy takes by name, beside what is of the preset."""
         return {name: getattr(self, name) for name in AUGMENTATION}
 
     @property
@@ -376,13 +403,15 @@ class BrowseParams(SceneParams):
         return self.height_px, self.width_px
 
     @property
-    def strong_until_epoch(self) -> int:
-        return round(self.strong_until * self.epochs)
+    def given(self) -> dict[str, Any]:
+        """What goes before the preset, where it is not None."""
+        return {name: getattr(self, name) for name in OF_PRESET if name in self.names()}
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What training_sampler takes by name."""
-        return {name: getattr(self, name) for name in SAMPLING}
+        """What training_sampler takes by name, beside what is of the preset."""
+        unprobed = {"batch_size": self.batch_size or TrainParams.batch_size}
+        return {name: getattr(self, name) for name in SAMPLING} | unprobed
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
@@ -440,10 +469,10 @@ class Stage2Params(Params):
     report_share: Share = 0.0  # of val, kept out of every choice and scored at the end alone
     stage2_epochs: Count = 5
     stage2_lr: Positive = 1.0e-5
-    batch_size: Count = 16  # images per optimizer step
+    batch_size: Count | None = 16  # images per optimizer step; None: as in stage 1
     accumulate: Count = 1  # forward passes that share one optimizer step
     amp: Literal["no", "bf16", "fp16"] = "no"
-    classification: Literal["vfl", "mal"] = "vfl"
+    classification: Literal["vfl", "mal"] | None = None  # None: as in stage 1
     flip: Share = 0.5
     control: bool = True  # the same steps without pseudo labels, to see what these gave
     swa_epochs: Whole = 3  # the last ones, averaged; 0: none
@@ -452,17 +481,24 @@ class Stage2Params(Params):
     select_by: Literal["ap", "f1"] = "ap"  # what makes a checkpoint the best
     max_minutes: Positive | None = None  # each training stops in good order after this time; a later run goes on
     resume: bool = True  # go on from the last checkpoint of this run
+    adapt: bool = False  # also with another batch size, rate, or number of processes than before
     workers: Whole = 2
+    processes: Count = 1  # that train together on this machine, each with a GPU where there are any
     seed: Whole = 0
     examples: Count = 8
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.accumulate:
+        if self.batch_size and self.batch_size % self.accumulate:
             raise ValueError(f"batch_size: expected a multiple of accumulate={self.accumulate}, got {self.batch_size}")
 
     @property
     def trained_folder(self) -> Path:
         return ROOT / self.trained if self.trained else self.folder_of("03_train")
+
+    @property
+    def images_per_step(self) -> int:
+        """Where it is None, what stage 1 has chosen for itself."""
+        return self.batch_size or int(read_json(self.trained_folder / "length.json")["length"]["batch_size"])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)

@@ -15,10 +15,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from kit.files import read_json, sha256, write_json
@@ -43,6 +45,7 @@ INPUTS = (
     "results",
     "results_submit",
 )  # parameters that name files
+UNCHANGING = ("resume", "adapt", "notebooks")  # parameters that say how a run goes on, not what it gives
 
 ENVIRONMENT = {  # of the notebooks' kernels, where the user has not set them
     "OMP_WAIT_POLICY": "PASSIVE",  # busy waiting on shared cores slows torch up to 25 times
@@ -94,7 +97,7 @@ def plan(path: Path | str, force: bool = False) -> list[Step]:
 def fingerprint(step: Step, data: str) -> str:
     """Changes with whatever the step's outputs depend on. data: the fingerprint of the data set."""
     parts = {
-        "parameters": {key: value for key, value in step.resolved.items() if key not in ("resume", "notebooks")},
+        "parameters": {key: value for key, value in step.resolved.items() if key not in UNCHANGING},
         "inputs": [mark_of(path) for path in inputs_of(step)],
         "notebook": [cell["source"] for cell in read_json(step.notebook)["cells"]],
         "kit": sources(),
@@ -214,25 +217,73 @@ def execute(step: Step, terminal: "Terminal") -> None:
     import papermill  # takes seconds, and a chain that is finished does not need it
     from nbclient.exceptions import DeadKernelError
 
+    kernels: list[Any] = []
     cells = len(read_json(step.notebook)["cells"])
     watch = Watch(step, cells, terminal)
     try:
-        with watch.running():
+        with watch.running(), interrupts(kernels, terminal) as stopped:
             papermill.execute_notebook(
                 str(step.notebook),
                 str(step.executed),
                 parameters=dict(step.parameters),
+                kernel_manager_class=noted_in(kernels),
                 kernel_name="python3",
                 language="python",
                 cwd=str(step.notebook.parent),
                 progress_bar=False,
-                on_cell_start=watch.at_cell,
+                on_cell_start=partial(watch.at_cell, stopped=stopped),
                 extra_arguments=["--log-level=50"],  # it warns that it talks over TCP, and complains when it is stopped
             )
     except papermill.PapermillExecutionError as error:
+        if stopped and error.ename in ("KeyboardInterrupt", "SystemExit"):
+            raise KeyboardInterrupt(error.evalue) from error
         raise StepFailed(failure(step, error.ename, error.evalue, error.traceback)) from error
-    except DeadKernelError as error:
+    except RuntimeError as error:
+        if stopped:
+            raise KeyboardInterrupt from error
+        if not isinstance(error, DeadKernelError):
+            raise
         raise StepFailed(failure(step, "the kernel died", "out of memory, or killed from outside?", [])) from error
+
+
+def noted_in(kernels: list[Any]) -> type:
+    """A kernel of Jupyter's that adds itself to the list, for `interrupts` to find its process."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Noted(AsyncKernelManager):
+        def __init__(self, **how: Any):
+            super().__init__(**how)
+            kernels.append(self)
+
+    return Noted
+
+
+@contextmanager
+def interrupts(kernels: Sequence[Any], terminal: "Terminal") -> Iterator[list[int]]:
+    """While entered, the first SIGINT or SIGTERM goes on to the kernel: a training there saves before it ends. The
+    second ends this process, and the kernel with it.
+
+    -> the signal, once there was one.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        pid = getattr(kernels[-1].provisioner, "pid", None) if kernels else None
+        if received or pid is None:
+            signal.default_int_handler(number, frame)
+        received.append(number)
+        terminal.say("stopping; a training saves after its step. Once more to stop at once")
+        os.kill(pid, signal.SIGINT)
+
+    if threading.current_thread() is not threading.main_thread():  # others cannot be told of signals
+        yield received
+        return
+    before = {each: signal.signal(each, pass_on) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler or signal.SIG_DFL)
 
 
 def failure(step: Step, name: str, message: str, traceback: list[str]) -> str:
@@ -288,7 +339,9 @@ class Watch:
         self.step, self.cells, self.terminal = step, cells, terminal
         self.cell, self.started, self.stop = 0, time.time(), threading.Event()
 
-    def at_cell(self, cell: Any, cell_index: int) -> None:
+    def at_cell(self, cell: Any, cell_index: int, stopped: Sequence[int] = ()) -> None:
+        if stopped:  # between two cells, where the kernel takes no notice of signals
+            raise KeyboardInterrupt
         self.cell = cell_index + 1
 
     @contextmanager
@@ -455,8 +508,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, TypeError, StepFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped; the same command goes on from here. {stop}".rstrip(), file=sys.stderr)
         return 130
     return 0
 

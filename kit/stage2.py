@@ -21,7 +21,7 @@ from kit.metrics.bootstrap import Difference, average_precision, official_f1, pa
 from kit.optimisation import freeze
 from kit.predict import Progress, predict_dataset
 from kit.soup import average_weights, load_average, reestimate_norms, training_batches
-from kit.train import BEST, CHECKPOINT, History, epoch_weights, scores
+from kit.train import BEST, CHECKPOINT, PREVIOUS, History, epoch_weights, scores
 
 Files = tuple[Path, ...]  # checkpoints that are averaged; one: as it is
 INPUTS = "inputs.json"
@@ -50,7 +50,8 @@ def forget_other_inputs(out: Path, inputs: Mapping[str, str]) -> list[str]:
     if not changed:
         return []
     had_checkpoint = (out / CHECKPOINT).exists()
-    (out / CHECKPOINT).unlink(missing_ok=True)  # first: a kill between the two lines must not marry old with new
+    for name in (CHECKPOINT, PREVIOUS):  # first: a kill before the next line must not marry old with new
+        (out / name).unlink(missing_ok=True)
     write_json(out / INPUTS, dict(inputs), indent=1)
     return changed if had_checkpoint else []
 

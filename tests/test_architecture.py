@@ -18,8 +18,8 @@ WINGS = {  # wing: (step, its files and folders under kit/)
     "data": (2, ("data",)),
     "dfine": (2, ("dfine",)),
     "work": (3, (
-        "train", "optimisation", "metrics", "predict", "tta", "ensemble", "fusion", "sources", "gains", "soup",
-        "stage2", "shards", "pseudo", "pseudo_rules",
+        "train", "optimisation", "presets", "budget", "batch_size", "doctor", "metrics", "predict", "tta",
+        "ensemble", "fusion", "sources", "gains", "soup", "stage2", "shards", "pseudo", "pseudo_rules",
     )),
     "top": (4, ("submission", "competitions", "errors", "label_mistakes", "fiftyone_export", "plots", "pipeline")),
     "deploy": (5, ("deploy", "predictor", "media", "demo")),

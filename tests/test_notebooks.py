@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kit.files import read_json
-from kit.params import AUGMENTATION, NOTEBOOKS, ROOT, SAMPLING
+from kit.params import AUGMENTATION, NOTEBOOKS, OF_PRESET, RATES, ROOT, SAMPLING
 
 FILES = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -113,10 +113,13 @@ def test_every_parameter_is_used_or_belongs_to_all(path):
         "height_px": "params.size_hw", "width_px": "params.size_hw",
         "weights": "params.weights_source", "trained": "params.trained_folder", "models": "params.weights_files",
         "deploy_models": "params.weights_files",
-        "strong_until": "params.strong_until_epoch", "perspective": "params.perspective_folder",
+        "perspective": "params.perspective_folder",
     }  # fmt: skip
     names = NOTEBOOKS[path.stem].names()
     through |= {name: "params.augmentation" for name in AUGMENTATION if path.stem in ("00_browse", "03_train")}
+    through |= {name: "params.given" for name in OF_PRESET if path.stem in ("00_browse", "03_train")}
+    through |= {name: "params.rates" for name in RATES}
+    through |= {"batch_size": "params.images_per_step"} if path.stem == "05_stage2" else {}
     through |= {name: "params.sampling" for name in SAMPLING if path.stem == "00_browse"}
     through |= {name: "params.scenes" for name in names if name.startswith("scenes_")}
     through |= {name: "params.offline" for name in names if name.startswith("offline_")}

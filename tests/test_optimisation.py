@@ -1,15 +1,19 @@
 import copy
 import math
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from kit.dfine.detector import Detector
+from kit.dfine.weights import read_weights
 from kit.optimisation import (
     RECIPES,
     Average,
+    Held,
     freeze,
     make_optimizer,
     parameter_groups,
@@ -18,6 +22,7 @@ from kit.optimisation import (
     rescaled,
     set_rates,
 )
+from kit.train import fit
 from tests import tiny
 
 
@@ -120,5 +125,83 @@ def test_freezing_stops_everything_up_to_the_part(until: str, parts: tuple[str, 
 
 
 def test_a_part_that_cannot_be_frozen_is_told() -> None:
-    with pytest.raises(ValueError, match="freeze must be one of none, stem, backbone, encoder, got 'neck'"):
+    with pytest.raises(ValueError, match="freeze must be one of none, stem, backbone, encoder, decoder, got 'neck'"):
         freeze(Detector(tiny.SIZE, 2), "neck")
+
+
+# --- frozen, held, and moving again ---
+
+
+def train_two_epochs(folder: Path, detector: Detector, **changes: Any) -> None:
+    dataset = tiny.dataset(folder / "data", images=4)
+    fit(detector, dataset, None, out=folder / "run", plan=tiny.plan(epochs=2, strong_until_epoch=1, **changes))
+
+
+def moved(before: dict[str, torch.Tensor], detector: Detector, part: str) -> set[str]:
+    """The parts of a state that are not the same to the last bit."""
+    state = detector.state_dict()
+    return {name for name in before if name.startswith(part) and not state[name].equal(before[name])}
+
+
+@pytest.mark.parametrize(
+    "until, still", [("stem", ("backbone.stem",)), ("decoder", ("backbone", "encoder", "decoder.layers"))]
+)
+def test_what_is_frozen_does_not_move_by_a_bit_statistics_included(
+    tmp_path: Path, until: str, still: tuple[str, ...]
+) -> None:
+    detector = tiny.detector()
+    freeze(detector, until)
+    before = copy.deepcopy(detector.state_dict())
+    train_two_epochs(tmp_path, detector)
+    changed = moved(before, detector, "")
+    assert not {name for name in changed if name.startswith(tuple(f"{part}." for part in still))}
+    assert moved(before, detector, "decoder.score") and (until != "stem" or moved(before, detector, "backbone.stages"))
+
+
+@pytest.mark.slow
+def test_what_is_held_until_stage_2_does_not_move_before_and_moves_after(tmp_path: Path) -> None:
+    detector = tiny.detector()
+    before = copy.deepcopy(detector.state_dict())
+    train_two_epochs(tmp_path, detector, held="backbone", keep_epochs=True, best_into_stage_2=False)
+    first, last = (read_weights(tmp_path / "run" / f"epoch_{epoch}.pt")[0] for epoch in (1, 2))
+    frozen = [name for name in first if name.startswith("backbone.")]
+    assert all(first[name].equal(before[name]) for name in frozen)
+    assert not first["decoder.score.0.weight"].equal(before["decoder.score.0.weight"])
+    assert {"backbone.stem.stem1.conv.weight", "backbone.stem.stem1.bn.running_mean"} <= {
+        name for name in frozen if not last[name].equal(before[name])
+    }
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_while_parts_are_held_goes_on_to_the_same_losses(tmp_path: Path) -> None:
+    dataset = tiny.dataset(tmp_path / "data", images=4)
+    changes: dict[str, Any] = {"epochs": 2, "strong_until_epoch": 1, "held": "backbone", "best_into_stage_2": False}
+
+    def sitting(name: str, **more: Any) -> list[float]:
+        history = fit(tiny.detector(), dataset, None, out=tmp_path / name, plan=tiny.plan(**changes | more))
+        return [row["loss"] for row in history.epochs]
+
+    whole = sitting("whole")
+    for _ in range(3):  # a step each: held, at the change, and after it
+        sitting("stopped", max_minutes=0.0)
+    assert sitting("stopped") == whole
+
+
+def test_held_parts_leave_alone_what_was_frozen_before() -> None:
+    detector = tiny.detector()
+    freeze(detector, "stem")
+    held = Held(detector, "backbone")
+    held.hold()
+    assert not any(weight.requires_grad for weight in detector.backbone.parameters())
+    held.release()
+    names = {name for name, weight in detector.backbone.named_parameters() if not weight.requires_grad}
+    assert names and all(name.startswith("stem.") for name in names)
+
+
+def test_freezing_the_decoder_leaves_the_heads_to_train() -> None:
+    detector = tiny.detector()
+    freeze(detector, "decoder")
+    trained = {name.split(".")[1] for name, weight in detector.named_parameters() if weight.requires_grad}
+    assert trained == {"selection", "label_embedding", "first_box", "score", "edges", "quality"}
+    assert not detector.decoder.selection.proj.weight.requires_grad
+    assert all(weight.requires_grad for weight in detector.decoder.selection.score.parameters())

@@ -1,6 +1,10 @@
 import io
 import os
+import signal
+import textwrap
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from kit.pipeline import (
     Step,
     StepFailed,
     Terminal,
+    Watch,
     alone_in,
     clock,
     data_fingerprint,
@@ -198,6 +203,69 @@ def test_a_kernel_that_is_killed_is_told_in_words(tmp_path):
     step = step_of(tmp_path, "import os, signal", "os.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(StepFailed, match="one stopped: the kernel died: out of memory, or killed from outside"):
         run(tmp_path, step)
+
+
+def at_cell(path: Path, act: Callable[[], object]) -> threading.Thread:
+    """Acts as soon as a cell has written that file."""
+
+    def wait() -> None:
+        while not path.exists():
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_pipeline_lets_the_cell_save_however_long_it_takes(tmp_path, number):
+    saves = f"""
+        import pathlib, time
+        try:
+            pathlib.Path("{tmp_path}/begun").touch()
+            time.sleep(300)
+        except KeyboardInterrupt:
+            time.sleep(7)
+            pathlib.Path("{tmp_path}/saved").touch()
+            raise KeyboardInterrupt("saved after step 3 of 8")
+    """
+    step = step_of(tmp_path, "a = 1", textwrap.dedent(saves), "never = 1")
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    at_cell(tmp_path / "begun", lambda: os.kill(os.getpid(), number))
+    stream = io.StringIO()
+    with pytest.raises(KeyboardInterrupt, match="saved after step 3 of 8"):
+        run_chain([step], tmp_path, Terminal(stream), only=[])
+    assert (tmp_path / "saved").exists() and "stopping; a training saves after its step" in stream.getvalue()
+    assert not (step.out / "done.json").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.slow
+def test_the_second_signal_ends_the_kernel_at_once(tmp_path):
+    stubborn = f"""
+        import os, pathlib, signal, time
+        signal.signal(signal.SIGINT, lambda *_: pathlib.Path("{tmp_path}/told").touch())
+        pathlib.Path("{tmp_path}/begun").write_text(str(os.getpid()))
+        time.sleep(300)
+    """
+    step = step_of(tmp_path, "a = 1", textwrap.dedent(stubborn))
+    interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)  # noqa: E731
+    at_cell(tmp_path / "begun", interrupt)
+    at_cell(tmp_path / "told", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, step)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "begun").read_text()), 0)
+
+
+def test_a_signal_between_two_cells_is_not_lost(tmp_path):
+    watch = Watch(step_of(tmp_path, "a = 1"), 1, Terminal(io.StringIO()))
+    watch.at_cell(None, 3)
+    with pytest.raises(KeyboardInterrupt):
+        watch.at_cell(None, 4, stopped=[signal.SIGTERM])
+    assert watch.cell == 4
 
 
 def test_only_the_steps_asked_for_are_looked_at(tmp_path):

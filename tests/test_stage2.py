@@ -30,7 +30,7 @@ from kit.stage2 import (
 )
 from kit.train import Fit, History, fit
 from tests import tiny
-from tests.test_train import killed_at, losses_of, weights_of
+from tests.train.test_loop import killed_at, losses_of, weights_of
 
 ABOUT = {"classes": ["dark", "bright"], "category_ids": [3, 7], "size_hw": [tiny.SIDE, tiny.SIDE]}
 
@@ -51,8 +51,9 @@ def test_a_checkpoint_of_other_labels_is_not_gone_on_from(tmp_path: Path) -> Non
     assert forget_other_inputs(out, {"labels": "a", "weights": "w"}) == []  # nothing has been trained yet
     write_json(out / "last.pt", "stands for a checkpoint")
     assert forget_other_inputs(out, {"labels": "a", "weights": "w"}) == [] and (out / "last.pt").exists()
+    write_json(out / "previous.pt", "stands for the one before")
     assert forget_other_inputs(out, {"labels": "b", "weights": "w"}) == ["labels"]
-    assert not (out / "last.pt").exists() and read_json(out / "inputs.json")["labels"] == "b"
+    assert not list(out.glob("*.pt")) and read_json(out / "inputs.json")["labels"] == "b"
 
 
 def test_a_checkpoint_whose_inputs_nobody_wrote_down_is_not_trusted(tmp_path: Path) -> None:

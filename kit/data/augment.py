@@ -56,6 +56,7 @@ class Draw:
     epoch: int
     size_hw: Size
     pool: tuple[int, ...] = ()  # images that lie ready with this one, such as those of its batch
+    repeat: int = 0  # how often the image has come in this epoch before; each time it looks another way
 
 
 Distort: TypeAlias = Colours | A.Compose
@@ -105,7 +106,7 @@ class Policy:
 
     def __call__(self, load: Load, length: int, draw: Draw, seed: int) -> Picture:
         """The picture to train on: of draw.size_hw, a pure function of the pictures, draw and seed."""
-        rng = np.random.default_rng([seed, draw.epoch, draw.index])
+        rng = np.random.default_rng([seed, draw.epoch, draw.index, *([draw.repeat] if draw.repeat else [])])
         recipe = self.recipe(draw.epoch)
         if rng.random() < recipe.mosaic:
             indices = [draw.index, *self.others(draw, length, 3, rng)]
@@ -125,7 +126,9 @@ class Policy:
         if not self.takes_from_pool(draw):
             return rng.integers(length, size=count).tolist()
         pool = [index for index in draw.pool if index != draw.index]
-        return [pool[place] for place in rng.choice(len(pool), count, replace=False)]
+        if not pool:  # an image that is repeated may fill its batch
+            return [draw.index] * count
+        return [pool[place] for place in rng.choice(len(pool), count, replace=len(pool) < count)]
 
 
 def plain_policy() -> Policy:

@@ -23,6 +23,7 @@ from kit.data.coco import CocoFile, Record
 from kit.data.outlines import Outline, hull
 from kit.data.picture import Picture, Size, areas
 from kit.data.pixels import read_image
+from kit.data.sampling import drawn_order, repeat_numbers
 
 KEPT_BYTES = 256 << 20  # of a batch's decoded images, a worker
 SAME_BOX = 0.9  # IoU with its box from which an outline is believed
@@ -196,6 +197,7 @@ class TrainSampler(Sampler[list[Draw]]):
     """The batches of a whole run, from any step on. Which images a step gets depends on nothing but the arguments.
 
     sizes: one is drawn for each step; from sizes_until_epoch on every step has size_hw. batch_size: of one rank.
+    repeats: (length,) how often an image comes beside the others, as of `repeat_factors`; None: each once an epoch.
     """
 
     def __init__(
@@ -211,7 +213,10 @@ class TrainSampler(Sampler[list[Draw]]):
         drop_last: bool = True,
         sizes_until_epoch: int | None = None,
         size_hw: Size | None = None,
+        repeats: np.ndarray | None = None,
     ):
+        if repeats is not None and len(repeats) != length:
+            raise ValueError(f"repeats: expected one number for each of {length} images, got {len(repeats)}")
         if sizes_until_epoch is not None and size_hw is None:
             raise ValueError("size_hw: expected the size from sizes_until_epoch on, got None; give both or neither")
         if drop_last and length < batch_size * world:
@@ -222,6 +227,7 @@ class TrainSampler(Sampler[list[Draw]]):
         self.length, self.batch_size, self.epochs, self.seed = length, batch_size, epochs, seed
         self.sizes, self.sizes_until_epoch, self.size_hw = list(sizes), sizes_until_epoch, size_hw
         self.start_step, self.rank, self.world, self.drop_last = start_step, rank, world, drop_last
+        self.repeats = repeats
 
     @property
     def steps_per_epoch(self) -> int:
@@ -234,19 +240,22 @@ class TrainSampler(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         first_epoch, first_batch = divmod(self.start_step, self.steps_per_epoch)
         for epoch in range(first_epoch, self.epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            order = drawn_order(np.random.default_rng([self.seed, epoch]), self.length, self.repeats)
             for batch in range(first_batch if epoch == first_epoch else 0, self.steps_per_epoch):
                 yield self.draws(order, epoch, batch)
 
     def draws(self, order: np.ndarray, epoch: int, batch: int) -> list[Draw]:
         """Every world-th image of this step; a short last step is filled up so that no rank is left waiting."""
         images_per_step = self.batch_size * self.world
-        indices = order[batch * images_per_step : (batch + 1) * images_per_step]
-        missing = -len(indices) % self.world
-        indices = np.concatenate([indices, np.resize(order, missing)])
+        places = np.arange(batch * images_per_step, min((batch + 1) * images_per_step, len(order)))
+        missing = -len(places) % self.world
+        places = np.concatenate([places, np.arange(missing) % len(order)])[self.rank :: self.world]
         size_hw = self.size_of(epoch, batch)
-        own = tuple(indices[self.rank :: self.world].tolist())
-        return [Draw(index, epoch, size_hw, own) for index in own]
+        own = tuple(order[places].tolist())
+        if self.repeats is None:
+            return [Draw(index, epoch, size_hw, own) for index in own]
+        times = repeat_numbers(order, places)
+        return [Draw(index, epoch, size_hw, own, before) for index, before in zip(own, times, strict=True)]
 
     def size_of(self, epoch: int, batch: int) -> Size:
         """The same on every rank."""

@@ -25,6 +25,21 @@ class Denoising:
     groups: int
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes has of a batch: the images rank, rank + world, ... of it.
+
+    longest: how many objects the fullest image of the whole batch has.
+    """
+
+    rank: int
+    world: int
+    longest: int
+
+
+ALONE = Share(0, 1, 0)
+
+
 def make_denoising(
     targets: list[Target],
     num_classes: int,
@@ -34,17 +49,23 @@ def make_denoising(
     label_noise: float = 0.5,
     box_noise: float = 1.0,
     generator: torch.Generator | None = None,
+    share: Share | None = None,
 ) -> Denoising:
-    """As many groups as fit in num_denoising, at least one. Without any object all is there, with D = 0."""
+    """As many groups as fit in num_denoising, at least one. Without any object all is there, with D = 0.
+
+    share: where targets are those of one process; with the same generator for all, the noise is that of one process
+    that has the whole batch. Each has the same number of images then.
+    """
     counts = [len(target.labels) for target in targets]
-    longest, device = max(counts), targets[0].boxes.device
+    share = share or Share(0, 1, max(counts))
+    longest, device = share.longest, targets[0].boxes.device
     groups = max(1, num_denoising // longest) if longest else 0
     labels, boxes = padded(targets, longest, num_classes)  # (B, N), (B, N, 4)
     labels, boxes = labels.repeat(1, 2 * groups), boxes.repeat(1, 2 * groups, 1)  # (B, D), (B, D, 4)
     image, query, target = positives(counts, longest, groups)
     return Denoising(
-        noisy_labels(labels, num_classes, label_noise, generator),
-        noisy_boxes(boxes, rejects(longest, groups, device), box_noise, generator),
+        noisy_labels(labels, num_classes, label_noise, generator, share),
+        noisy_boxes(boxes, rejects(longest, groups, device), box_noise, generator, share),
         blocked_pairs(longest, groups, num_matching, device),
         image.to(device),
         query.to(device),
@@ -76,19 +97,30 @@ def rejects(longest: int, groups: int, device: torch.device) -> Tensor:
     return (torch.arange(2 * longest, device=device) >= longest).repeat(groups)
 
 
-def noisy_labels(labels: Tensor, num_classes: int, noise: float, generator: torch.Generator | None) -> Tensor:
+def drawn(shape: torch.Size, share: Share) -> tuple[tuple[int, ...], slice]:
+    """What is drawn for the whole batch, and which of it is one's own: shape (B, ...) -> (world * B, ...)."""
+    return (share.world * shape[0], *shape[1:]), slice(share.rank, None, share.world)
+
+
+def noisy_labels(
+    labels: Tensor, num_classes: int, noise: float, generator: torch.Generator | None, share: Share = ALONE
+) -> Tensor:
     """Half of the `noise` share of labels become random ones: (B, D) -> (B, D); padding stays."""
-    chance = torch.rand(labels.shape, generator=generator, device=labels.device)
-    other = torch.randint(num_classes, labels.shape, generator=generator, device=labels.device)
+    shape, own = drawn(labels.shape, share)
+    chance = torch.rand(shape, generator=generator, device=labels.device)[own]
+    other = torch.randint(num_classes, shape, generator=generator, device=labels.device)[own]
     return torch.where((chance < 0.5 * noise) & (labels < num_classes), other, labels)
 
 
-def noisy_boxes(boxes: Tensor, reject: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
+def noisy_boxes(
+    boxes: Tensor, reject: Tensor, noise: float, generator: torch.Generator | None, share: Share = ALONE
+) -> Tensor:
     """Each edge moves by up to half the box's size, those to reject by half to one size: (B, D, 4) -> (B, D, 4)."""
     reach = 0.5 * noise * boxes[..., 2:].repeat(1, 1, 2)  # (B, D, 4)
-    sign = torch.randint(2, boxes.shape, generator=generator, device=boxes.device) * 2 - 1
-    share = torch.rand(boxes.shape, generator=generator, device=boxes.device) + reject[:, None]
-    moved = (cxcywh_to_xyxy(boxes) + sign * share * reach).clamp(0, 1)
+    shape, own = drawn(boxes.shape, share)
+    sign = torch.randint(2, shape, generator=generator, device=boxes.device)[own] * 2 - 1
+    distance = torch.rand(shape, generator=generator, device=boxes.device)[own] + reject[:, None]
+    moved = (cxcywh_to_xyxy(boxes) + sign * distance * reach).clamp(0, 1)
     return (
         xyxy_to_cxcywh(moved).abs().clamp(1e-5, 1 - 1e-5)
     )  # edges may have passed each other; within a sigmoid's reach

@@ -52,10 +52,14 @@ def losses(
     weights: Weights | None = None,
     classification: Literal["vfl", "mal"] = "vfl",
     mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
+    world: int = 1,
+    class_weights: Tensor | None = None,
 ) -> Losses:
     """The whole loss of one batch.
 
-    reg_scale: the decoder's; mean_over_ranks: averages a tensor over the processes of a distributed run.
+    reg_scale: the decoder's; mean_over_ranks: averages a tensor over the `world` processes of a distributed run, and
+    then the mean of their totals is the loss of their batches in one, where each has as many images and queries.
+    class_weights: (K,), what an object counts for in the score of its own class.
     """
     weights = weights or Weights()
     output = in_full_precision(output)
@@ -63,13 +67,15 @@ def losses(
     truth = Truth.of(targets)
     each, union = match(logits, boxes, targets)
     counts = torch.tensor([len(truth.labels), len(union.query)], dtype=torch.float32, device=logits.device)
-    counts = (mean_over_ranks(counts) if mean_over_ranks else counts).clamp(min=1)
-    group = Group(logits, boxes, output.queries, each, union, counts[0], counts[1])
-    balance = pos_neg_balance(len(union.query), boxes.shape[1], boxes.shape[2])
-    terms = group_terms(group, truth, reg_scale, weights, classification, balance)
+    counts = mean_over_ranks(counts) if mean_over_ranks else counts
+    matched = counts[1] if mean_over_ranks else len(union.query)
+    scored_count, located_count = counts.clamp(min=1 / world)  # at least one object in all of them
+    group = Group(logits, boxes, output.queries, each, union, scored_count, located_count, counts[1])
+    balance = pos_neg_balance(matched, boxes.shape[1], boxes.shape[2])
+    terms = group_terms(group, truth, reg_scale, weights, classification, balance, class_weights)
     if output.denoising is not None and output.noise is not None:
-        noisy = denoising_group(output.denoising, output.noise, targets, counts[0])
-        noisy_terms = group_terms(noisy, truth, reg_scale, weights, classification, balance)
+        noisy = denoising_group(output.denoising, output.noise, targets, scored_count, counts[0])
+        noisy_terms = group_terms(noisy, truth, reg_scale, weights, classification, balance, class_weights)
         terms |= {f"dn_{name}": value for name, value in noisy_terms.items()}
     return Losses(torch.cat(list(terms.values())).sum(), terms)
 
@@ -93,6 +99,7 @@ class Group:
     """One set of queries: T heads' logits (T, B, Q, K) and boxes (T, B, Q, 4), of which `layers` move edges.
 
     scored: the pairs the class terms use, head by head; located: the pairs the box terms use, the same for all heads.
+    The counts are means over the processes; matched: that of located, which may be 0.
     """
 
     logits: Tensor
@@ -102,6 +109,7 @@ class Group:
     located: Pairs
     scored_count: Tensor
     located_count: Tensor
+    matched: Tensor
 
 
 def in_full_precision(output: TrainOutput) -> TrainOutput:
@@ -123,8 +131,8 @@ def with_proposals(output: TrainOutput) -> tuple[Tensor, Tensor]:
     return logits, torch.cat([queries.boxes, queries.first_boxes[None], output.proposal_boxes[None]])
 
 
-def denoising_group(p: Predictions, noise: Denoising, targets: list[Target], count: Tensor) -> Group:
-    """Which query restores which object is known; every head is asked for the same."""
+def denoising_group(p: Predictions, noise: Denoising, targets: list[Target], count: Tensor, found: Tensor) -> Group:
+    """Which query restores which object is known; every head is asked for the same. count: of objects, found or 1."""
     logits = torch.cat([p.logits, p.first_logits[None]])  # (L + 1, B, D, K)
     boxes = torch.cat([p.boxes, p.first_boxes[None]])
     starts = torch.tensor([0, *(len(target.labels) for target in targets[:-1])], device=logits.device).cumsum(0)
@@ -133,7 +141,7 @@ def denoising_group(p: Predictions, noise: Denoising, targets: list[Target], cou
     answer = torch.arange(heads, device=logits.device).repeat_interleave(len(noise.image))
     scored = Pairs(answer, *(t.repeat(heads) for t in (located.image, located.query, located.target)))
     count = count * max(1, noise.groups)
-    return Group(logits, boxes, p, scored, located, count, count)
+    return Group(logits, boxes, p, scored, located, count, count, found * noise.groups)
 
 
 def group_terms(
@@ -142,7 +150,8 @@ def group_terms(
     reg_scale: float,
     weights: Weights,
     classification: str,
-    balance: tuple[float, float],
+    balance: tuple[float | Tensor, float | Tensor],
+    class_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Every weighted term, (T,) or (L,) or (L - 1,) values each."""
     pairs, layers = group.located, group.layers
@@ -151,7 +160,7 @@ def group_terms(
     terms = {}
     if weights.vfl:
         score = varifocal if classification == "vfl" else matchability_aware
-        terms["vfl"] = weights.vfl * score(group.logits, *soft_labels(group, truth)) / group.scored_count
+        terms["vfl"] = weights.vfl * score(group.logits, *soft_labels(group, truth), class_weights) / group.scored_count
     if weights.l1:
         distance = (boxes - truth.boxes[pairs.target]).abs().sum(dim=(1, 2))  # (T,)
         terms["l1"] = weights.l1 * distance / group.located_count
@@ -164,7 +173,7 @@ def group_terms(
         corners = layers.corners[:, pairs.image, pairs.query]  # (L, M, 4, R)
         terms["fgl"] = weights.fgl * fine_grained_localization(corners, edges, iou) / group.located_count
     if weights.ddf:
-        terms["ddf"] = weights.ddf * decoupled_distillation(layers, pairs, iou, balance)
+        terms["ddf"] = weights.ddf * decoupled_distillation(group, iou, balance)
     return terms
 
 
@@ -179,15 +188,26 @@ def soft_labels(group: Group, truth: Truth) -> tuple[Tensor, Tensor]:
     return quality, positive
 
 
-def varifocal(logits: Tensor, quality: Tensor, positive: Tensor, alpha: float = 0.75, gamma: float = 2.0) -> Tensor:
-    """Varifocal loss (arXiv 2008.13367, equation 2), summed: (T, B, Q, K) three times -> (T,)."""
-    weight = torch.where(positive, quality, alpha * logits.detach().sigmoid() ** gamma)
+def varifocal(
+    logits: Tensor,
+    quality: Tensor,
+    positive: Tensor,
+    class_weights: Tensor | None = None,
+    alpha: float = 0.75,
+    gamma: float = 2.0,
+) -> Tensor:
+    """Varifocal loss (arXiv 2008.13367, equation 2), summed: (T, B, Q, K) three times, (K,) -> (T,)."""
+    of_object = quality if class_weights is None else quality * class_weights
+    weight = torch.where(positive, of_object, alpha * logits.detach().sigmoid() ** gamma)
     return weighted_entropy(logits, quality, weight)
 
 
-def matchability_aware(logits: Tensor, quality: Tensor, positive: Tensor, gamma: float = 1.5) -> Tensor:
-    """Matchability-aware loss of DEIM (arXiv 2412.04234, equation 4), summed: (T, B, Q, K) three times -> (T,)."""
-    weight = torch.where(positive, 1.0, logits.detach().sigmoid() ** gamma)
+def matchability_aware(
+    logits: Tensor, quality: Tensor, positive: Tensor, class_weights: Tensor | None = None, gamma: float = 1.5
+) -> Tensor:
+    """Matchability-aware loss of DEIM (arXiv 2412.04234, equation 4), summed: (T, B, Q, K) x 3, (K,) -> (T,)."""
+    of_object = 1.0 if class_weights is None else class_weights
+    weight = torch.where(positive, of_object, logits.detach().sigmoid() ** gamma)
     return weighted_entropy(logits, quality**gamma, weight)
 
 
@@ -207,22 +227,24 @@ def fine_grained_localization(corners: Tensor, edges: EdgeTargets, iou: Tensor) 
     return (entropy * iou[..., None]).sum(dim=(1, 2))
 
 
-def decoupled_distillation(layers: Predictions, pairs: Pairs, iou: Tensor, balance: tuple[float, float]) -> Tensor:
+def decoupled_distillation(group: Group, iou: Tensor, balance: tuple[float | Tensor, float | Tensor]) -> Tensor:
     """DDF (D-FINE, equation 8): each layer's edges learn from the last layer's, matched and unmatched queries apart.
 
     iou: (L, M); balance: what the mean over matched and over unmatched queries counts for -> (L - 1,).
     """
+    layers, pairs = group.layers, group.located
     teacher = (layers.corners[-1].detach() / TEMPERATURE).log_softmax(dim=-1)  # (B, Q, 4, R)
     student = (layers.corners[:-1] / TEMPERATURE).log_softmax(dim=-1)  # (L - 1, B, Q, 4, R)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=(3, 4)) / 4 * TEMPERATURE**2  # (L - 1, B, Q)
     confidence = layers.logits[-1].detach().sigmoid().amax(dim=-1)  # (B, Q)
     matched = torch.zeros_like(confidence).index_put((pairs.image, pairs.query), confidence.new_ones(()))
-    positive = (divergence[:, pairs.image, pairs.query] * iou[:-1]).sum(dim=1) / max(1, len(pairs.query))
-    negative = (divergence * (confidence * (1 - matched))).sum(dim=(1, 2)) / max(1, matched.numel() - len(pairs.query))
+    positive = (divergence[:, pairs.image, pairs.query] * iou[:-1]).sum(dim=1) / group.located_count
+    unmatched = (matched.numel() - group.matched).clamp(min=1)
+    negative = (divergence * (confidence * (1 - matched))).sum(dim=(1, 2)) / unmatched
     return positive * balance[0] + negative * balance[1]
 
 
-def pos_neg_balance(matched: int, images: int, queries: int) -> tuple[float, float]:
+def pos_neg_balance(matched: int | Tensor, images: int, queries: int) -> tuple[float | Tensor, float | Tensor]:
     """Shares that grow with the root of how many queries are matched and not."""
     positive, negative = matched**0.5, (images * queries - matched) ** 0.5
     return positive / (positive + negative), negative / (positive + negative)

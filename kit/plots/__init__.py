@@ -4,6 +4,7 @@ from kit.plots.augmented import plot_road_regions, show_pasted, show_pictures
 from kit.plots.bench import plot_bench
 from kit.plots.canvas import class_colour, save_figure
 from kit.plots.census import plot_camera_positions, plot_counts, plot_crowding, plot_folds
+from kit.plots.doctor import write_doctor_page
 from kit.plots.final_score import plot_final_scores
 from kit.plots.gains import plot_gains, show_changes
 from kit.plots.label_mistakes import show_label_mistakes
@@ -76,4 +77,5 @@ __all__ = [
     "show_suspects",
     "show_twins",
     "show_worst_images",
+    "write_doctor_page",
 ]

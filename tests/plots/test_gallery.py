@@ -214,8 +214,8 @@ def test_where_an_epoch_leaves_an_image_out_the_next_one_is_shown():
 
 
 def test_sizes_of_the_draws_are_those_of_their_steps():
-    params = replace(BrowseParams(), model="s", epochs=6, batch_size=2, multi_scale=1)
-    sampler = training_sampler(2, size_hw=(128, 128), strong_until_epoch=4, **params.sampling)
+    params = replace(BrowseParams(), model="s", epochs=6, batch_size=2)
+    sampler = training_sampler(2, size_hw=(128, 128), strong_until_epoch=4, multi_scale=1, **params.sampling)
     sizes = [draw.size_hw for draw in training_draws(sampler, [0], 6)[0]]
     assert sizes[:4] == [sampler.size_of(epoch, 0) for epoch in range(4)] and len(set(sizes[:4])) > 1
     assert sizes[4:] == [(128, 128)] * 2

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from kit.competitions import COMPETITIONS
-from kit.data.augment import train_policy
 from kit.data.check import check_folder, clean
 from kit.data.check_report import Report
 from kit.data.dataset import CocoDataset
@@ -23,6 +22,7 @@ from kit.params import BrowseParams
 from kit.plots.gallery.draws import DrawnSet, training_sampler
 from kit.plots.gallery.folder import write_gallery
 from kit.plots.gallery.shown import Part, find_parts
+from kit.presets import policy_of, preset_of
 from kit.progress import Bar
 
 
@@ -33,10 +33,11 @@ def drawn_set(part: Part, reports: Sequence[Report], params: BrowseParams, image
         coco = clean(coco, report) if report.part == part.name else coco
     if not coco.records:
         return None
-    policy = train_policy(params.strong_until_epoch, params.plain_epochs, **params.augmentation)
+    chosen = preset_of(params.preset).changed(params.given)
+    policy = policy_of(chosen, params.epochs, params.plain_epochs, **params.augmentation)
     dataset = CocoDataset(coco, part.images, policy, params.seed, params.channels)
-    how: dict[str, Any] = {"size_hw": params.size_hw, "strong_until_epoch": params.strong_until_epoch}
-    sampler = training_sampler(len(dataset), **how, **params.sampling)
+    how: dict[str, Any] = {"size_hw": params.size_hw, "strong_until_epoch": chosen.strong_until_epoch(params.epochs)}
+    sampler = training_sampler(len(dataset), multi_scale=chosen.multi_scale, **how, **params.sampling)
     return DrawnSet(part.name, dataset, sampler, images, draws)
 
 

@@ -44,10 +44,10 @@ def training_sampler(
     epochs: int,
     strong_until_epoch: int,
     size_hw: Size,
-    multi_scale: int | None,
     scale_min: float,
     scale_max: float,
     seed: int,
+    multi_scale: int | None = None,
 ) -> TrainSampler:
     """Which image comes in which epoch, and how large: as 03_train has it on one device. length: of the data set."""
     repeat = RECIPES[model].base_size_repeat if multi_scale is None else multi_scale

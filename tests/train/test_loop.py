@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,10 @@ from kit.dfine.detector import Detector
 from kit.dfine.weights import read_weights
 from kit.files import read_json
 from kit.optimisation import freeze
+from kit.params import ROOT
 from kit.train import Fit, History, epoch_line, epoch_weights, fit, read_state, tensorboard
+from kit.train.checkpoints import write_state
+from kit.train.store import Store, identity_of
 from tests import tiny
 
 
@@ -70,10 +74,10 @@ def test_a_run_ended_by_sigkill_leaves_whole_files_and_goes_on_exactly(tmp_path:
     whole = train(tmp_path, "whole")
     script = f"""
         from pathlib import Path
-        from tests.test_train import train
+        from tests.train.test_loop import train
         train(Path({str(tmp_path)!r}), "killed")
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=Path(__file__).parents[1])
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT)
     checkpoint, waited_from = tmp_path / "killed" / "last.pt", time.monotonic()
     while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() - waited_from < 240
@@ -93,7 +97,9 @@ def test_fit_learns_to_find_squares(tmp_path: Path) -> None:
     assert history.epochs[-1]["loss"] < 0.75 * history.epochs[0]["loss"]
 
 
-def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path) -> None:
+def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked: list[int] = []
+    monkeypatch.setattr("kit.train.store.mark_of", lambda coco: (marked.append(len(coco.records)), "")[1])
     history = train(tmp_path, "run", epochs=1, strong_until_epoch=None)
     report = load_weights(tiny.detector(seed=5), history.best_weights)
     assert report.info["classes"] == ["dark", "bright"] and report.info["category_ids"] == [3, 7]
@@ -102,14 +108,15 @@ def test_a_run_leaves_its_files_and_its_best_weights_load(tmp_path: Path) -> Non
     assert progress["step"] == progress["steps"] == 4 and progress["eta_s"] == 0
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".")]
     assert "epoch   1  loss" in epoch_line(history.epochs[0])
+    assert marked == [8, 2]  # once a run each, of which there may be millions of images
 
 
 @pytest.mark.slow
 def test_stage_2_begins_from_the_best_weights_of_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([0.5, 0.2, 0.1])
     zeros = {"ap50": 0.0, "f1": 0.0}
-    monkeypatch.setattr("kit.train.scores", lambda found, annotations: {"ap": next(scores)} | zeros)
-    monkeypatch.setattr(Fit, "save", lambda self: None)  # the checkpoints are not what is looked at
+    monkeypatch.setattr("kit.train.loop.scores", lambda found, annotations: {"ap": next(scores)} | zeros)
+    monkeypatch.setattr(Store, "save", lambda self: None)  # the checkpoints are not what is looked at
     at_start: dict[int, torch.Tensor] = {}
     original = Fit.train_step
 
@@ -126,7 +133,7 @@ def test_stage_2_begins_from_the_best_weights_of_stage_1(tmp_path: Path, monkeyp
 @pytest.mark.slow
 def test_patience_ends_a_run_that_does_not_improve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = {"ap": 0.5, "ap50": 0.5, "f1": 0.5}
-    monkeypatch.setattr("kit.train.scores", lambda found, annotations: figures)
+    monkeypatch.setattr("kit.train.loop.scores", lambda found, annotations: figures)
     history = train(tmp_path, "run", epochs=9, patience=2)
     assert len(history.epochs) == 3 and history.finished
 
@@ -168,8 +175,36 @@ def test_a_checkpoint_of_other_labels_is_refused_even_of_as_many_images(tmp_path
         fit(tiny.detector(), tiny.dataset(tmp_path / "b", seed=1), None, out=tmp_path / "run", plan=plan)
 
 
+def test_a_checkpoint_from_before_a_knob_was_there_is_as_one_with_its_default(tmp_path: Path) -> None:
+    changes = {"epochs": 1, "strong_until_epoch": None}
+    train(tmp_path, "run", **changes, max_minutes=0.0)
+    state = read_state(tmp_path / "run" / "last.pt", "cpu")
+    known = json.loads(state["fingerprint"])
+    del known["clip_norm"], known["classification"]
+    write_state(tmp_path / "run" / "last.pt", state | {"fingerprint": json.dumps(known)})
+    with pytest.raises(ValueError, match=r"differs in classification \(vfl, now mal\)"):
+        train(tmp_path, "run", **changes, classification="mal")
+    assert train(tmp_path, "run", **changes).finished
+
+
+@pytest.mark.slow
+def test_a_run_in_fp16_goes_on_without_it_by_choice_and_the_other_way_round(tmp_path: Path) -> None:
+    changes = {"epochs": 1, "strong_until_epoch": None}
+    train(tmp_path, "run", **changes, amp="fp16", max_minutes=0.0)
+    with pytest.raises(ValueError, match=r"differs in amp \(fp16, now no\); adapt=True"):
+        train(tmp_path, "run", **changes)
+    plans = [tiny.plan(**changes, max_minutes=0.0), tiny.plan(**changes, amp="fp16")]
+    data = [tiny.dataset(tmp_path / "train"), tiny.dataset(tmp_path / "val", images=2, seed=1)]
+    said: list[str] = []
+    for plan in plans:
+        last = fit(tiny.detector(), *data, out=tmp_path / "run", plan=plan, adapt=True, say=said.append)
+    assert last.finished and len(said) == 2 and "other amp (no, now fp16): step 2 of old is step 2 now" in said[1]
+
+
 def test_too_few_images_for_a_step_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least 16 images for one step, got 8; lower batch_size to 8 or less"):
+    with pytest.raises(
+        ValueError, match="at least 16 training images for one step, got 8; lower batch_size to 8 or less"
+    ):
         train(tmp_path, "run", batch_size=16)
 
 
@@ -214,8 +249,7 @@ DISTRIBUTED = """
 @pytest.mark.slow
 def test_two_processes_train_together_when_one_has_no_objects(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(DISTRIBUTED)]
-    root = Path(__file__).parents[1]
-    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=root) for rank in range(2)]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path)], cwd=ROOT) for rank in range(2)]
     try:
         assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
     finally:
@@ -271,13 +305,13 @@ def test_epochs_are_kept_on_demand_counted_from_1_and_go_with_the_run(tmp_path: 
 
 def test_a_checkpoint_from_before_epochs_could_be_kept_is_gone_on_from(tmp_path: Path) -> None:
     data = tiny.dataset(tmp_path / "train")
-    runs = [Fit(tiny.detector(), data, None, tmp_path, tiny.plan(keep_epochs=keep), print) for keep in (False, True)]
-    assert runs[0].fingerprint() == runs[1].fingerprint() and "keep_epochs" not in runs[0].fingerprint()
+    of = [identity_of(tiny.plan(keep_epochs=keep), tiny.detector(), data, None, 1) for keep in (False, True)]
+    assert of[0] == of[1] and "keep_epochs" not in of[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"text"])
 def test_a_broken_state_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"state\.pt: expected the state of a training, found") as error:
+    with pytest.raises(ValueError, match=r"state\.pt: expected a checkpoint as it was written, found") as error:
         read_state(tmp_path / "state.pt", "cpu")
     assert str(error.value).isprintable()

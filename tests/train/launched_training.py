@@ -1,0 +1,36 @@
+"""What test_launch starts: a training by several processes, of which the second has a fault the first time round.
+
+`python -m tests.train.launched_training FOLDER STEP TIMES FAULT`: before that step, in its first TIMES lives. FAULT is
+`kill`, `raise` (an error of its own), or `end`: the whole group is asked to end, as on a machine that is taken away.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from kit.data.dataset import Batch
+from kit.train import Fit
+from tests.train.killed import sitting
+
+folder, step, times, fault = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+rank, life = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+original = Fit.train_step
+
+
+def train_step(self: Fit, batches: list[Batch]) -> None:
+    if rank == 1 and life < times and self.run.step == step:
+        if fault == "raise":
+            raise ValueError("photo 17 has a fault of its own")
+        os.kill(*((os.getppid(), signal.SIGTERM) if fault == "end" else (os.getpid(), signal.SIGKILL)))
+    original(self, batches)
+
+
+Fit.train_step = train_step  # type: ignore[method-assign]
+torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
+history = sitting(folder / str(rank), "../run", save_every_s=0.0)
+torch.distributed.destroy_process_group()
+sys.stdout.write(f"life {life}, rank {rank}: finished {history.finished}\n")
