@@ -13,14 +13,14 @@ from kit.deploy.runtimes import Found, Runtime, checked, openvino
 from kit.deploy.threads import thread_count
 
 MOST_COMPILED = 8  # models, one for each shape of the images, of either kind
-MOST_AT_ONCE = 4  # batches; each has memory of its own
+MOST_STREAMS = 4  # batches that are computed at the same time; each has memory of its own
 
 
 class OpenVinoRunner:
     """An ONNX file or OpenVINO's own .xml on the CPU, computed in the precision that the file has.
 
     Compiled anew for each batch size, which is a tenth faster than one model for all. A call gives all threads to its
-    batch; what is begun shares them out among `at_once` batches, which need not wait for each other in each layer.
+    batch; what is begun shares them out among a few batches, which need not wait for each other in each layer.
     """
 
     runtime: Runtime = "openvino"
@@ -40,7 +40,8 @@ class OpenVinoRunner:
             )
         self.model = model if self.about.input == "uint8" else with_uint8_input(model)
         self.threads = thread_count(threads)
-        self.at_once = min(self.threads, MOST_AT_ONCE)  # batches, in the background
+        self.streams = min(self.threads, MOST_STREAMS)
+        self.at_once = self.streams + 1  # batches in the background: the next one waits where the first ends
         self.compiled: dict[tuple[int, ...], Any] = {}  # by the shape of the images
         self.shared: dict[tuple[int, ...], Any] = {}  # for several batches at once
         self.idle: dict[tuple[int, ...], list[Any]] = {}  # requests of these that wait for a batch
@@ -60,7 +61,7 @@ class OpenVinoRunner:
         Not from two threads at once; waiting may be.
         """
         images, sizes_hw = checked(images, sizes_hw, self.about)
-        compiled = self.model_for(images.shape, self.shared, self.at_once)
+        compiled = self.model_for(images.shape, self.shared, self.streams)
         idle = self.idle.setdefault(images.shape, [])
         request = idle.pop() if idle else compiled.create_infer_request()
         tensors = [openvino().Tensor(each, shared_memory=True) for each in (np.ascontiguousarray(images), sizes_hw)]

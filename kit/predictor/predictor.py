@@ -26,6 +26,7 @@ from kit.predictor.prediction import Prediction, Summary, nothing_found
 
 EXPORTED = (".onnx", ".xml", ".engine", ".plan")
 READY_BATCHES = 2  # predicted and not yet taken
+DECODED_BATCHES = 4  # at most, not yet predicted: inference must never wait for a decoder that had no core
 MOST_WORKERS = 8  # unless more are asked for
 
 Picture = np.ndarray | str | Path
@@ -131,9 +132,10 @@ class Predictor:
         """
         clock = clock or Clock()
         listed = clock.each("decoding", frames(source, recursive=recursive, every=every, dpi=dpi, exif=exif))
-        return ahead(
-            self.predictions(listed, self.thresholds_for(threshold), clock), depth=READY_BATCHES * self.batch_size
-        )
+        found = self.predictions(listed, self.thresholds_for(threshold), clock)
+        if isinstance(self.runner, OpenVinoRunner):  # goes on in the background by itself
+            return found
+        return ahead(found, depth=READY_BATCHES * self.batch_size)
 
     def run(self, source: Source, out: Path | str, *, progress: Progress | None = None, **options: Any) -> Summary:
         """Predicts and writes as it goes; see kit.predictor.running.run for the options."""
@@ -157,7 +159,7 @@ class Predictor:
         self, listed: Generator[Frame, None, None], thresholds: np.ndarray, clock: Clock
     ) -> Generator[Prediction, None, None]:
         """The stages one behind the other: what lists the frames (and reads videos), what prepares them, inference."""
-        depth = self.batch_size + self.workers
+        depth = DECODED_BATCHES * self.batch_size + self.workers
         prepare = partial(self.prepared, clock=clock)
         with (
             ThreadPoolExecutor(self.workers) as pool,
@@ -221,7 +223,8 @@ class Predictor:
         """
         missing = (self.about.batch or max(fill, len(places))) - len(places)
         rows = [*places, *[places[-1]] * missing]
-        return np.stack([each.image for each in rows]), np.array([each.told_hw for each in rows], np.float32)
+        images = np.stack([each.image for each in rows]) if len(rows) > 1 else rows[0].image[None]
+        return images, np.array([each.told_hw for each in rows], np.float32)
 
     def detections(self, found: Found, places: Sequence[Fitted], thresholds: np.ndarray) -> list[Detections]:
         """Of each picture, without those that fill up."""
