@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +14,13 @@ import cv2
 import pytest
 
 from kit.data.scenes import write_scenes
+from tests.browser import By, WebDriverWait, chromium
 
 pytest.importorskip("gradio", reason="Gradio is not installed: pip install -e '.[demo]'")
-pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[dev]'")
 
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
-
-if not (shutil.which("chromium") and shutil.which("chromedriver")):
-    pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver", allow_module_level=True)
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 120
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
-    "--window-size=1360,1000", "--hide-scrollbars",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +62,8 @@ def address(server) -> str:
 
 @pytest.fixture(scope="module")
 def browser(address) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium(1360, 1000, log="performance") as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The gallery as a visitor meets it, opened from its folder in headless Chromium."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,29 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[dev]'")
-
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
-
 from kit.data.augment import train_policy
 from kit.data.check import check_folder
 from kit.data.coco import write_coco
 from kit.data.dataset import CocoDataset
 from kit.params import BrowseParams
 from kit.plots.gallery import DrawnSet, find_parts, training_sampler, write_gallery
-
-if not (shutil.which("chromium") and shutil.which("chromedriver")):
-    pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver", allow_module_level=True)
+from tests.browser import ActionChains, By, Keys, WebDriverWait, chromium
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 30
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking",
-    "--window-size=1200,900", "--hide-scrollbars",
-)  # fmt: skip
 HOSTILE = "<img src=x onerror=window.hacked=1>.png"
 CLASSES = ["</script><script>window.hacked=2</script>", "car"]
 IMAGES = 60  # two pages
@@ -75,14 +61,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+    with chromium(1200, 900, log="browser") as driver:
+        yield driver
 
 
 class Visit:
@@ -103,7 +83,7 @@ class Visit:
         return WebDriverWait(self.browser, PATIENCE_S).until(lambda _: condition())
 
     def press(self, *keys: str) -> None:
-        webdriver.ActionChains(self.browser).send_keys(*keys).perform()
+        ActionChains(self.browser).send_keys(*keys).perform()
 
     def text(self, selector: str) -> str:
         return self.script(f"return document.querySelector({selector!r})?.innerText ?? ''")
