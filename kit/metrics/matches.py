@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from kit.data.coco import CocoFile
 from kit.metrics.tables import Detections, Entries, Tables, Truths, read_tables
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -57,7 +58,7 @@ class Pairs:
     iou: np.ndarray  # (pairs,)
 
 
-def match(predictions: Entries, annotations: Entries, *, max_per_class_image: int = 100) -> Matches:
+def match(predictions: Entries, annotations: Entries | CocoFile, *, max_per_class_image: int = 100) -> Matches:
     """Detections against annotations, once; only the highest scores of each class in each image count."""
     tables = read_tables(predictions, annotations)
     return match_areas(tables, find_pairs(tables, max_per_class_image), ALL_AREAS)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kit.data.coco import CocoFile
 from kit.metrics.f1 import class_f1, mean_defined, mean_f1
 from kit.metrics.matches import ALL_AREAS, Matches, find_pairs, match_areas
 from kit.metrics.tables import Entries, Tables, read_tables
@@ -43,10 +44,10 @@ class Result:
         return asdict(self) | {"notes": list(self.notes)}
 
 
-def evaluate(predictions: Entries, annotations: Entries, *, f1_max_per_class_image: int = 100) -> Result:
+def evaluate(predictions: Entries, annotations: Entries | CocoFile, *, f1_max_per_class_image: int = 100) -> Result:
     """COCO AP and AR as pycocotools gives them, to the last digit, and the official Track-4 F1.
 
-    predictions: COCO results, a list or a file; annotations: COCO ground truth, a dict or a file.
+    predictions: COCO results, a list or a file; annotations: COCO ground truth, a dict, a file, or one that was read.
     No predictions: all is 0. No annotations: all is -1.
     """
     tables = read_tables(predictions, annotations)
@@ -116,6 +117,6 @@ def _notes(tables: Tables) -> tuple[str, ...]:
             "annotation id 0: pycocotools and the official code call each detection of that object false (if it is the "
             "only object, all figures are 0); here it counts as any other; number annotations from 1"
         )
-    if len(set(ids)) < len(ids):
+    if (len(np.unique(ids)) if isinstance(ids, np.ndarray) else len(set(ids))) < len(ids):
         notes.append("annotation ids repeat: pycocotools reads the last of them each time; here each counts as itself")
     return tuple(notes)

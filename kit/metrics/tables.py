@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kit.data.coco import CocoFile, columns_of
+from kit.data.record import UNKNOWN
 from kit.files import read_json
 
 Entries = Path | str | list[dict[str, Any]] | dict[str, Any]
@@ -21,7 +23,7 @@ class Truths:
     boxes_xywh_px: np.ndarray  # (annotations, 4)
     area_px2: np.ndarray  # (annotations,) of the file, where it may be that of the mask
     is_crowd: np.ndarray  # (annotations,) bool
-    annotation_ids: list[Any]
+    annotation_ids: Sequence[Any] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Tables:
     detections: Detections
 
 
-def read_tables(predictions: Entries, annotations: Entries) -> Tables:
+def read_tables(predictions: Entries, annotations: Entries | CocoFile) -> Tables:
     """Both files as arrays. Annotations of unlisted images or categories count nowhere, as in pycocotools."""
+    if isinstance(annotations, CocoFile):
+        return _tables_of(annotations, predictions)
     coco = read_json(annotations) if isinstance(annotations, Path | str) else annotations
     if not isinstance(coco, dict) or not coco.get("images") or not coco.get("categories"):
         name = name_of(annotations, "annotations")
@@ -64,6 +68,31 @@ def read_tables(predictions: Entries, annotations: Entries) -> Tables:
         _read_truths(coco.get("annotations") or [], image_ids, category_ids, name_of(annotations, "annotations")),
         _read_detections(read_predictions(predictions), image_ids, category_ids, name_of(predictions, "predictions")),
     )
+
+
+def _tables_of(coco: CocoFile, predictions: Entries) -> Tables:
+    """As of its content in COCO's form, but no object is made for a box."""
+    columns = columns_of(coco)
+    if (columns.labels == UNKNOWN).any():
+        raise ValueError(f"{coco.path}: expected known categories, found others; check and clean the file first")
+    rows, labels = np.argsort(columns.image_ids, kind="stable"), np.argsort(coco.category_ids, kind="stable")
+    image_ids, category_ids = columns.image_ids[rows].tolist(), [coco.category_ids[label] for label in labels]
+    images = [
+        {"id": image_id, "file_name": columns.file_name(row), "height": height, "width": width}
+        for image_id, row, (height, width) in zip(image_ids, rows, columns.sizes_hw[rows].tolist(), strict=True)
+    ]
+    truths = Truths(
+        np.argsort(rows)[columns.image_rows()],
+        np.argsort(labels)[columns.labels],
+        columns.boxes_xywh_px,
+        columns.areas_px2,
+        columns.is_crowd,
+        columns.annotation_ids,
+    )
+    names = _unique_names(dict(zip(coco.category_ids, coco.names, strict=True)))
+    what = name_of(predictions, "predictions")
+    found = _read_detections(read_predictions(predictions), image_ids, category_ids, what)
+    return Tables(image_ids, images, category_ids, names, truths, found)
 
 
 def _by_id(entries: Any, what: str) -> dict[int, dict[str, Any]]:

@@ -14,7 +14,6 @@ import torch.distributed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as Parallel
 
-from kit.data.coco import as_coco
 from kit.data.dataset import Batch, CocoDataset
 from kit.data.sampling import class_weights
 from kit.dfine.decoder import TrainOutput
@@ -325,7 +324,7 @@ class Fit:
             progress=lambda done, of: self.leave() if self.signals.received else None,  # saved before it began
         )
         found = gathered(found, self.world)  # all ranks take part
-        figures = scores(found, as_coco(val_set.coco)) if self.rank == 0 else {}
+        figures = scores(found, val_set.coco) if self.rank == 0 else {}
         return from_first_rank(figures, self.world)
 
     def enter_stage_2(self) -> None:

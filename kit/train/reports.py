@@ -4,13 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kit.data.coco import CocoFile
 from kit.metrics import evaluate, match, official_f1_curve
 from kit.train.run import Run
 
 Log = Callable[[dict[str, float]], None]
 
 
-def scores(found: list[dict[str, Any]], annotations: dict[str, Any]) -> dict[str, float]:
+def scores(found: list[dict[str, Any]], annotations: dict[str, Any] | CocoFile) -> dict[str, float]:
     """The figures of a validation: AP, AP50, and the official F1 at the best single threshold."""
     result = evaluate(found, annotations)
     thresholds, f1 = official_f1_curve(match(found, annotations))

@@ -1,8 +1,13 @@
+from dataclasses import fields, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from kit.data.coco import as_coco, parse_coco
 from kit.files import write_json
-from kit.metrics import read_predictions, read_tables
+from kit.metrics import evaluate, read_predictions, read_tables
+from kit.metrics.tables import Truths
 
 
 def annotations(**changes):
@@ -104,3 +109,31 @@ def test_numbers_of_numpy_are_numbers():
 def test_ids_of_annotations_are_integers(part, wrong):
     with pytest.raises(ValueError, match=f"annotations: {part}"):
         read_tables([], annotations(**{part: wrong}))
+
+
+def test_a_file_that_was_read_gives_the_tables_of_its_content():
+    random = np.random.default_rng(0)
+    images = [{"id": i, "file_name": f"{i}.png", "width": 90, "height": 60} for i in (9, 4, 30)]
+    boxes = [
+        {"id": 7 - row, "image_id": (9, 4)[row % 2], "category_id": (3, 1)[row % 3 == 0], "iscrowd": int(row == 2)}
+        | {"bbox": (random.random(4) * 30).tolist(), "area": float(random.random() * 99)}
+        for row in range(7)
+    ]
+    coco = parse_coco(annotations(images=images, annotations=boxes), Path("a.json"))
+    coco = replace(coco, records=[coco.records[row] for row in (2, 0, 1)])  # as a merge may leave them
+    found = [entry(image_id=4, category_id=1, bbox=boxes[3]["bbox"]), entry(image_id=30), entry(score=0.1)]
+    of_columns, of_content = read_tables(found, coco), read_tables(found, as_coco(coco))
+    assert of_columns.images == of_content.images and of_columns.names == of_content.names == ("Bus", "Car")
+    assert (of_columns.image_ids, of_columns.category_ids) == (of_content.image_ids, of_content.category_ids)
+    for each in fields(Truths):
+        one, other = (getattr(tables.truths, each.name) for tables in (of_columns, of_content))
+        assert np.array_equal(one, other), each.name
+    assert evaluate(found, coco) == evaluate(found, as_coco(coco)) and evaluate(found, coco).ap > 0
+    assert np.array_equal(of_columns.detections.image, of_content.detections.image)
+
+
+def test_a_file_with_an_unknown_category_is_refused():
+    stray = [{"id": 1, "image_id": 4, "category_id": 2, "bbox": [0, 0, 1, 1], "area": 1}]
+    images = [{"id": 4, "file_name": "4.png", "width": 9, "height": 9}]
+    with pytest.raises(ValueError, match=r"^a\.json: expected known categories, found others; check and clean"):
+        read_tables([], parse_coco(annotations(images=images, annotations=stray), Path("a.json")))
