@@ -230,8 +230,29 @@ RATES = ("lr", "backbone_lr", "weight_decay", "warmup_steps", "ema_decay")
 SAMPLING = ("model", "batch_size", "accumulate", "epochs", "scale_min", "scale_max", "seed")
 
 
+class DrawnAsInTraining:
+    """Of parameters that draw images as a training gets them."""
+
+    height_px: int
+    width_px: int
+
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """What train_policy takes by name, beside what is of the preset."""
+        return {name: getattr(self, name) for name in AUGMENTATION}
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        return self.height_px, self.width_px
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What goes before the preset, where it is not None."""
+        return {name: getattr(self, name) for name in OF_PRESET if hasattr(self, name)}
+
+
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
-class TrainParams(SceneParams):
+class TrainParams(SceneParams, DrawnAsInTraining):
     """Parameters of 03_train.
 
     None: as the preset has it (kit/presets.py). In a rate, a decay or the warm-up that is the published recipe of the
@@ -324,20 +345,6 @@ class TrainParams(SceneParams):
         return self.folder_of("02_augment") if self.has("02_augment") else self.data_folder
 
     @property
-    def augmentation(self) -> dict[str, Any]:
-        """What train_policy takes by name, beside what is of the preset."""
-        return {name: getattr(self, name) for name in AUGMENTATION}
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        return self.height_px, self.width_px
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What goes before the preset, where it is not None."""
-        return {name: getattr(self, name) for name in OF_PRESET}
-
-    @property
     def rates(self) -> dict[str, Any]:
         """What goes before the recipe of the size, where it is not None."""
         return {name: getattr(self, name) for name in RATES}
@@ -349,7 +356,7 @@ class TrainParams(SceneParams):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, config=STRICT)
-class BrowseParams(SceneParams):
+class BrowseParams(SceneParams, DrawnAsInTraining):
     """Parameters of 00_browse. What 03_train draws its images by has the same names and defaults as there."""
 
     notebook: ClassVar[str] = "00_browse"
@@ -392,20 +399,6 @@ class BrowseParams(SceneParams):
     scale_max: Positive = TrainParams.scale_max
     seed: Whole = TrainParams.seed
     examples: Count = TrainParams.examples
-
-    @property
-    def augmentation(self) -> dict[str, Any]:
-        """What train_policy takes by name, beside what is of the preset."""
-        return {name: getattr(self, name) for name in AUGMENTATION}
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        return self.height_px, self.width_px
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What goes before the preset, where it is not None."""
-        return {name: getattr(self, name) for name in OF_PRESET if name in self.names()}
 
     @property
     def sampling(self) -> dict[str, Any]:

@@ -38,7 +38,6 @@ from kit.train.ranks import (
     mean_over_ranks,
     rank_and_world,
     share_of,
-    share_statistics,
     wait_for_all,
 )
 from kit.train.reading import Reading
@@ -311,7 +310,6 @@ class Fit:
 
     def validate(self, val_set: CocoDataset) -> dict[str, float]:
         """AP of the moving average, and the official F1 at its best single threshold; every image counts once."""
-        share_statistics(self.run.average.detector, self.world)
         found = predict_dataset(
             self.run.average.detector,
             val_set.coco,

@@ -80,12 +80,6 @@ def averaged(sums: dict[str, float], world: int) -> dict[str, float]:
     return dict(zip(sums, mean_over_ranks(values).tolist(), strict=True))
 
 
-def share_statistics(detector: Detector, world: int) -> None:
-    """Of BatchNorm: where it is not synchronised each rank has those of its own images, and the first's are saved."""
-    for buffer in detector.buffers() if world > 1 else ():
-        torch.distributed.broadcast(buffer, src=0)
-
-
 def from_first_rank(figures: dict[str, float], world: int) -> dict[str, float]:
     if world == 1:
         return figures
