@@ -4,8 +4,8 @@ python benchmarks/loader_memory.py [--epochs 20] [--images 64] [--workers 2] [--
 Counted is what the processes have taken themselves, anonymous and shared memory, of which pages that they share count
 once. Pages of files (libraries, the cache on disk) are left out, as any other program that maps them moves the figure.
 It is taken when the workers have made all that they may make ahead and wait, else the batches on their way would be
-counted by chance. The verdict is the slope of a line through the epochs after the first quarter, in which allocators and
-caches fill. Flat is less than 1 % of all over 20 epochs.
+counted by chance. The verdict is the slope of a line through the epochs after the first quarter, in which allocators
+and caches fill. Flat is less than 1 % of all over 20 epochs.
 """
 
 import argparse
