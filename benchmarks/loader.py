@@ -25,11 +25,11 @@ from kit.data.coco import CocoFile, find_split, read_coco
 from kit.data.dataset import (
     CocoDataset,
     TrainSampler,
-    one_thread_each,
     train_loader,
 )
 from kit.data.pixels import read_image
 from kit.data.scenes import write_scenes
+from kit.data.workers import one_thread_each
 from kit.files import write_json
 
 SIDE, BATCH, STEPS = 640, 16, 13  # the first step is not timed: it starts the workers

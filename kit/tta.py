@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from kit.data.augment import resized
 from kit.data.coco import CocoFile, Record
-from kit.data.dataset import one_thread_each, read_indexed, to_tensor
+from kit.data.dataset import read_indexed, to_tensor
 from kit.data.picture import Size
+from kit.data.workers import settle_worker
 from kit.dfine.decoder import Output
 from kit.dfine.detector import STRIDE, Detector
 from kit.ensemble import Method, fuse
@@ -309,6 +310,6 @@ def shown_loader(dataset: ShownImages, batches: list[list[int]], workers: int) -
         batch_sampler=batches,
         collate_fn=list,
         num_workers=workers,
-        worker_init_fn=one_thread_each,
+        worker_init_fn=settle_worker,
         generator=torch.Generator(),  # its own: predicting must not move the random state of a training
     )

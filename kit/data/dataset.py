@@ -24,6 +24,7 @@ from kit.data.outlines import Outline, hull
 from kit.data.picture import Picture, Size, areas
 from kit.data.pixels import read_image
 from kit.data.sampling import drawn_order, repeat_numbers
+from kit.data.workers import settle_worker
 
 KEPT_BYTES = 256 << 20  # of a batch's decoded images, a worker
 SAME_BOX = 0.9  # IoU with its box from which an outline is believed
@@ -305,11 +306,7 @@ def loader(dataset: CocoDataset, batches: Sampler[list[Draw]] | list[list[Draw]]
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
-        worker_init_fn=one_thread_each,
+        worker_init_fn=settle_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # its own: making a loader must not move the random state of the training
     )
-
-
-def one_thread_each(_worker: int) -> None:
-    cv2.setNumThreads(0)  # the workers are the parallelism
