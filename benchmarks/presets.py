@@ -2,6 +2,7 @@
 
 python benchmarks/presets.py --data FOLDER [--minutes 10] [--sizes n] [--side 320] [--seeds 0 1 2] [--weights FILE]
     [--presets dfine deim finetune scratch_small] [--epochs 30] [--out runs/presets] [--json FILE] [--picture FILE]
+A preset may freeze another part than its own: finetune:backbone.
 FOLDER: COCO (annotations/ and images/), or YOLO, which is converted first. How many epochs of a preset fit into the
 minutes is measured once for all seeds, and every run ends its schedule. On a machine that does other work meanwhile
 that is not fair: there --epochs gives all the same number of epochs. What is finished lies in --out and is not done
@@ -28,13 +29,14 @@ from kit.data.convert import convert, recognised
 from kit.data.dataset import CocoDataset
 from kit.dfine.detector import unfrozen
 from kit.files import read_json, write_json
-from kit.optimisation import freeze
+from kit.optimisation import FREEZABLE, freeze
 from kit.plots.canvas import PALETTE, legend, panels, save_figure, tidy, title
-from kit.presets import PRESETS, plan_of, policy_of, preset_of, strongest_policy
+from kit.presets import PRESETS, Preset, plan_of, policy_of, preset_of, strongest_policy
 from kit.progress import Bar
 from kit.train import epoch_line
 
 Result = dict[str, Any]
+COLOURS = (6, 4, 2, 0, 3, 1, 7)  # far apart, of the palette
 
 
 def parts_of(data: Path, out: Path) -> tuple[tuple[CocoFile, Path], tuple[CocoFile, Path]]:
@@ -53,13 +55,13 @@ def run(size: str, name: str, seed: int, options: argparse.Namespace) -> Result:
         options.out
         / options.data.name
         / f"{size}_{options.side}px_{budget_of(options).replace(' ', '_')}"
-        / name
+        / name.replace(":", "_")
         / f"seed{seed}"
     )
     if (out / "result.json").exists():
         return dict(read_json(out / "result.json"))
     (train, images), (val, val_images) = parts_of(options.data, options.out / options.data.name)
-    preset = preset_of(name) if options.weights else replace(preset_of(name), freeze="none")
+    preset = preset_named(name) if options.weights else replace(preset_of(name), freeze="none")
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = Detector(size if options.weights else unfrozen(size), len(train.names)).to(device)
@@ -99,6 +101,22 @@ def run(size: str, name: str, seed: int, options: argparse.Namespace) -> Result:
     }
     write_json(out / "result.json", result, indent=1)
     return result
+
+
+def preset_named(text: str) -> Preset:
+    """dfine, or finetune:backbone, which freezes so much."""
+    name, _, part = text.partition(":")
+    if part and part not in FREEZABLE:
+        raise argparse.ArgumentTypeError(f"freeze must be one of {', '.join(FREEZABLE)}, got {part!r}")
+    try:
+        return preset_of(name).changed({"freeze": part or None})
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def known(text: str) -> str:
+    preset_named(text)
+    return text
 
 
 def budget_of(options: argparse.Namespace) -> str:
@@ -143,9 +161,9 @@ def curves(results: dict[tuple[str, str], list[Result]], heading: str) -> Any:
     figure, axes = panels(len(sizes), 2, (11, 3.8 * len(sizes)))
     for row, size in zip(axes, sizes, strict=True):
         for column, (panel, metric) in enumerate(zip(row, ("AP", "AP50"), strict=True), 1):
-            for place, name in enumerate(PRESETS):
+            for place, name in enumerate(dict.fromkeys(name for _, name in results)):
                 runs = [np.array([[0.0, 0.0, 0.0], *each["curve"]]) for each in results.get((size, name), ())]
-                colour = PALETTE[(6, 4, 2, 0)[place % 4]]
+                colour = PALETTE[COLOURS[place % len(COLOURS)]]
                 for run_curve in runs:
                     panel.plot(run_curve[:, 0], run_curve[:, column], color=colour, linewidth=0.7, alpha=0.4)
                 if runs:
@@ -165,7 +183,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--epochs", type=int, help="the same for all, instead of the minutes")
     parser.add_argument("--sizes", nargs="+", default=["n"], choices=["n", "s", "m", "l", "x"])
-    parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=list(PRESETS))
+    parser.add_argument("--presets", nargs="+", type=known, default=list(PRESETS))
     parser.add_argument("--side", type=int, default=320)
     parser.add_argument("--batch", type=int, default=16, help="images a step at most")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -177,7 +195,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    names = [name for name in options.presets if name != "finetune" or options.weights]
+    names = [name for name in options.presets if not name.startswith("finetune") or options.weights]
     if len(names) < len(options.presets):
         print("finetune is left out: it needs --weights")
     results: dict[tuple[str, str], list[Result]] = {}
