@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import CLASSES, Step, drawn_images, in_turn, memory_mib, objects, seconds_of, step_of_ours
+from step import CLASSES, Step, drawn_images, in_turn, objects, seconds_of, step_of_ours
 
 from kit import Detector
 from kit.files import write_json
+from kit.limits import resident_bytes
 from kit.optimisation import FREEZABLE, freeze
 
 
@@ -37,10 +38,10 @@ def added_mib(options: argparse.Namespace, part: str) -> float:
     torch.set_num_threads(options.threads)
     step = step_with(part, options)
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    before_mib = memory_mib("VmRSS")
+    before = resident_bytes("VmRSS")
     for _ in range(3):
         step()
-    return memory_mib("VmHWM") - before_mib
+    return (resident_bytes("VmHWM") - before) / 2**20
 
 
 def moving(part: str, options: argparse.Namespace) -> float:

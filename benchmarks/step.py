@@ -35,6 +35,7 @@ from kit.boxes import Target
 from kit.dfine import losses as loss_module
 from kit.dfine.denoising import make_denoising
 from kit.files import write_bytes, write_json
+from kit.limits import resident_bytes
 from kit.optimisation import RECIPES, Average, make_optimizer, parameter_groups
 from kit.plots.canvas import PALETTE, legend, panels, png, tidy, title
 from kit.predict import to_unit
@@ -219,16 +220,10 @@ def added_mib(size: str, side: str, options: argparse.Namespace) -> float:
     torch.set_num_threads(options.threads)
     step = steps_of(size, options)[side]
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    before_mib = memory_mib("VmRSS")
+    before = resident_bytes("VmRSS")
     for _ in range(3):
         step()
-    return memory_mib("VmHWM") - before_mib
-
-
-def memory_mib(name: str) -> float:
-    """Of this process: VmRSS is the present size, VmHWM the highest."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**10
+    return (resident_bytes("VmHWM") - before) / 2**20
 
 
 # --- the picture ---

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -23,6 +22,7 @@ from kit.dfine.denoising import make_denoising
 from kit.dfine.detector import Detector, Size
 from kit.dfine.losses import losses
 from kit.files import one_line
+from kit.limits import free_bytes, resident_bytes
 from kit.optimisation import RECIPES, Average, make_optimizer
 from kit.predict import to_unit
 
@@ -52,9 +52,9 @@ class Choice:
     why: str
 
 
-def largest_batch(peak: Peak, free_bytes: int, most: int = 64, share: float = SHARE) -> Choice:
+def largest_batch(peak: Peak, free: float, most: int = 64, share: float = SHARE) -> Choice:
     """Doubled from 1 while the next one is expected to fit, and does."""
-    limit, batch, taken = share * free_bytes, 0, list[int]()
+    limit, batch, taken = share * free, 0, list[int]()
     for trial in powers(most):
         if len(taken) > 1 and 2 * taken[-1] - taken[0] > limit:  # what one step of 1 holds is not doubled
             break
@@ -62,7 +62,7 @@ def largest_batch(peak: Peak, free_bytes: int, most: int = 64, share: float = SH
         if found is None or found > limit:
             break
         batch, taken = trial, [*taken, found]
-    free_gib = free_bytes / 2**30
+    free_gib = free / 2**30
     if not batch:
         raise ValueError(
             f"batch_size: expected memory for one image a step, found {free_gib:.1f} GiB free, of which {share:.0%} "
@@ -82,9 +82,9 @@ def probed_batch_size(kind: Kind, device: torch.device | str, most: int = 64, sh
     """For this machine as it is now."""
     device = torch.device(device)
     if device.type == "cuda":
-        free_bytes, _ = torch.cuda.mem_get_info(device)
-        return largest_batch(lambda batch: peak_on_gpu(kind, device, batch), free_bytes, most, share)
-    return largest_batch(lambda batch: peak_in_child(kind, batch), free_memory(), most, share)
+        free, _ = torch.cuda.mem_get_info(device)
+        return largest_batch(lambda batch: peak_on_gpu(kind, device, batch), free, most, share)
+    return largest_batch(lambda batch: peak_in_child(kind, batch), free_bytes(), most, share)
 
 
 def peak_on_gpu(kind: Kind, device: torch.device, batch: int) -> int | None:
@@ -126,22 +126,6 @@ def send_peak(sender: Connection, kind: Kind, batch: int, threads: int) -> None:
             raise
         return  # the pipe closes without an answer
     sender.send(resident_bytes("VmHWM") - before)
-
-
-def resident_bytes(name: str) -> int:
-    """Of this process: VmRSS is the present size, VmHWM the highest."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) << 10
-
-
-def free_memory() -> int:
-    """Bytes that a new process can have: of the machine, or of the container where that has less."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) << 10
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(free, 0)
 
 
 def train_some_steps(kind: Kind, device: torch.device, batch: int) -> None:

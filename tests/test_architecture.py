@@ -14,7 +14,7 @@ from kit.params import ROOT
 KIT = ROOT / "kit"
 FILES = sorted(KIT.rglob("*.py"))
 WINGS = {  # wing: (step, its files and folders under kit/)
-    "base": (1, ("params", "boxes", "files", "progress", "launch")),
+    "base": (1, ("params", "boxes", "files", "progress", "launch", "limits")),
     "data": (2, ("data",)),
     "dfine": (2, ("dfine",)),
     "work": (3, (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kit import batch_size
-from kit.batch_size import Kind, drawn_target, free_memory, largest_batch, main, peak_in_child, powers
+from kit.batch_size import Kind, drawn_target, largest_batch, main, peak_in_child, powers
 from tests import tiny
 
 GIB = 2**30
@@ -65,11 +65,6 @@ def test_more_images_take_more_memory_and_a_dead_child_is_no_answer(monkeypatch:
 
 def dies(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def test_the_memory_that_is_free_is_part_of_the_machine() -> None:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < free_memory() <= pages
 
 
 def test_a_drawn_image_has_so_many_objects_or_none() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from kit.deploy.runtimes import Runtime, Size, open_runner
+from kit.limits import resident_bytes
 
 MIB = 2**20
 
@@ -60,25 +61,17 @@ def memory_of(
 def taken(wishes: dict[str, Any]) -> list[dict[str, float]]:
     """Runs each batch twice -> Memory's fields, one a batch size."""
     batches, size_hw = wishes.pop("batches"), wishes.pop("size_hw")
-    before, gpu_before = status_mib("VmRSS"), gpu_mib(wishes["device"])
+    before, gpu_before = resident_bytes("VmRSS") / MIB, gpu_mib(wishes["device"])
     runner = open_runner(**wishes, size_hw=size_hw and tuple(size_hw))
     rows = []
     for batch in batches:
         images = np.zeros((batch, *runner.about.size_hw, runner.about.channels), np.uint8)
         for _ in range(2):
             runner(images, np.ones((batch, 2), np.float32))
-        peak = status_mib("VmHWM")
+        peak = resident_bytes("VmHWM") / MIB
         gpu = gpu_mib(wishes["device"]) - gpu_before
         rows.append({"batch": batch, "peak_mib": peak, "model_mib": peak - before, "gpu_mib": gpu})
     return rows
-
-
-def status_mib(field: str, status: Path = Path("/proc/self/status")) -> float:
-    """VmRSS (now) or VmHWM (at most) of this process, as the kernel tells it."""
-    for line in status.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024 / MIB
-    raise ValueError(f"{status}: expected a line {field}, found none")
 
 
 def gpu_mib(device: str) -> float:

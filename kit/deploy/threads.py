@@ -14,9 +14,10 @@ from pathlib import Path
 import cv2
 import torch
 
+from kit.limits import ROOT, group_folders
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h has them
 KEPT_BYTES = 256 * 2**20
-ROOT = Path("/")  # under which the kernel tells of cores and quotas
 
 
 def available_cores(root: Path = ROOT) -> int:
@@ -34,16 +35,9 @@ def core_of(number: int, root: Path = ROOT) -> str:
 
 def cpu_quota(root: Path = ROOT) -> float:
     """Cores that the control groups of this process leave it, version 2 or 1; infinite where they set no limit."""
-    lines = root / "proc/self/cgroup"
-    group = "/"
-    for line in lines.read_text().splitlines() if lines.is_file() else []:
-        if line.startswith("0::"):
-            group = line.removeprefix("0::")
-    base = root / "sys/fs/cgroup"
-    folder = base / group.strip("/")
-    places = [place for place in (folder, *folder.parents) if place.is_relative_to(base)]
+    places = group_folders(root)
     shares = [share_of((place / "cpu.max").read_text()) for place in places if (place / "cpu.max").is_file()]
-    old = [base / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+    old = [root / "sys/fs/cgroup/cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
     if all(each.is_file() for each in old):
         shares.append(share_of(" ".join(each.read_text().strip() for each in old)))
     return min(shares, default=float("inf"))

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from kit.data.dataset import Batch
 from kit.dfine.detector import Detector
 from kit.doctor.report import Verdict, judged
 from kit.doctor.steps import Setting, Trial
+from kit.limits import free_bytes
 from kit.optimisation import Average, Plan, make_optimizer
 from kit.predict import to_unit
 
@@ -54,9 +54,7 @@ def measure(detector: Detector, batch: Batch, plan: Plan, images: int, val_image
     a_pass = max(1, plan.batch_size // plan.accumulate)
     held = saved_bytes(trial, batch) / measured * a_pass
     weights = sum(weight.nbytes for weight in trial.detector.state_dict().values())
-    return Cost(
-        image_s * plan.batch_size, held + COPIES * weights, free_bytes(trial.device), 1 / image_s, hours, measured
-    )
+    return Cost(image_s * plan.batch_size, held + COPIES * weights, free_on(trial.device), 1 / image_s, hours, measured)
 
 
 def now(device: torch.device) -> float:
@@ -89,13 +87,9 @@ def saved_bytes(trial: Trial, batch: Batch) -> float:
     return float(sum(size for place, size in pieces.items() if place not in weights))
 
 
-def free_bytes(device: torch.device, meminfo: Path = Path("/proc/meminfo")) -> float:
-    """Of the device; infinite where nobody tells."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
-    told = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    return float(told[0]) if told else float("inf")
+def free_on(device: torch.device) -> float:
+    """Bytes."""
+    return float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free_bytes()
 
 
 def check_cost(cost: Cost, plan: Plan) -> list[Verdict]:

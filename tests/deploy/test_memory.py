@@ -2,16 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.deploy.memory import memory_of, status_mib, taken
+from kit.deploy.memory import memory_of, taken
 from tests.deploy.small import small_onnx
-
-
-def test_what_the_kernel_tells_is_read_in_mib(tmp_path: Path):
-    status = tmp_path / "status"
-    status.write_text("Name:\tpython\nVmHWM:\t  204800 kB\nVmRSS:\t  102400 kB\n")
-    assert (status_mib("VmRSS", status), status_mib("VmHWM", status)) == (100.0, 200.0)
-    with pytest.raises(ValueError, match="status: expected a line VmSwap, found none"):
-        status_mib("VmSwap", status)
 
 
 def test_larger_batches_never_take_less(tmp_path: Path):

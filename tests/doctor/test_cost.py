@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kit.doctor.cost import GIB, Cost, check_cost, free_bytes, hours_text, measure, saved_bytes
+from kit.doctor.cost import GIB, Cost, check_cost, hours_text, measure, saved_bytes
 from kit.doctor.steps import Setting, Trial, plain_batch
 from tests import tiny
 
@@ -39,10 +39,3 @@ def test_what_does_not_fit_is_wrong_and_what_is_narrow_or_long_is_told():
 
 def test_hours_are_told_in_minutes_where_they_are_few():
     assert hours_text(0.5) == "30 minutes" and hours_text(3.25) == "3.2 hours"
-
-
-def test_free_memory_is_read_where_it_is_told(tmp_path):
-    file = tmp_path / "meminfo"
-    file.write_text("MemTotal: 9 kB\nMemAvailable:    2048 kB\n")
-    assert free_bytes(next(tiny.detector().parameters()).device, file) == 2 * 2**20
-    assert free_bytes(next(tiny.detector().parameters()).device, tmp_path / "none") == float("inf")
