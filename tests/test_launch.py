@@ -11,6 +11,8 @@ from kit.launch import LAUNCHER, hosts_command, is_orphan, launch, telling
 from kit.train import read_state
 from tests.train.killed import sitting
 
+WITHIN_S = 60  # after the fault the whole run is over: far more than it takes, far less than a lost peer is waited for
+
 
 def test_the_line_for_several_hosts_names_their_meeting_place_and_comes_before_the_module() -> None:
     command = hosts_command("kit.shards", ["runs/a b", "--batch", "4"], processes=8, hosts=3)
@@ -72,6 +74,7 @@ def test_a_killed_rank_is_started_again_and_the_run_goes_on_from_its_checkpoint_
 def test_a_killed_rank_ends_the_run_with_its_own_error_and_one_process_may_go_on_by_choice(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)2 processes to end well.*exitcode: -9"):
         launch("tests.train.launched_training", [str(tmp_path), "5", "1", "kill"], 2, lambda line: None)
+    assert time.time() - float((tmp_path / "fault_s").read_text()) < WITHIN_S
     with pytest.raises(ValueError, match=r"differs in world \(2, now 1\); adapt=True goes on"):
         sitting(tmp_path / "0", "../run")
     said: list[str] = []
@@ -90,6 +93,7 @@ def test_a_group_that_is_asked_to_end_saves_and_later_one_that_fails_tells_its_o
     assert any("SIGTERM: saved after step" in line for line in lines)
     with pytest.raises(RuntimeError, match=r"(?s)2 processes to end well.*photo 17 has a fault of its own") as error:
         launch("tests.train.launched_training", [str(tmp_path), "3", "1", "raise"], 2, lines.append)
+    assert time.time() - float((tmp_path / "fault_s").read_text()) < WITHIN_S
     assert "[rank0]" not in str(error.value)  # which only lost its peer
     assert read_state(tmp_path / "run" / "last.pt", "cpu")["run"]["step"] == 3
 
