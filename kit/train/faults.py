@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 from kit.data.augment import Draw
 from kit.data.dataset import Batch, CocoDataset, Sample
 
+ONE_WISH_S = 1.0
 STAND_INS = 8  # images tried in the place of one that cannot be read
 UNREADABLE_SHARE = 0.01  # of a data set's images (and one at least) may be unreadable in an epoch
 CALMER = "lower lr (adapt=True goes on with another), or take amp bf16, or no amp"
@@ -20,10 +22,15 @@ DIED = "DataLoader worker"  # how torch begins to say that a reading process die
 
 
 class StopSignals:
-    """While entered, the first SIGTERM or SIGINT is only noted, for the loop to end at a good place; the next acts."""
+    """While entered, the first SIGTERM or SIGINT is only noted, for the loop to end at a good place; the next acts.
+
+    What comes within ONE_WISH_S is the same wish: a scheduler signals every process of a job, and the launcher among
+    them passes it on to those that it started.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.received_s = 0.0
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -37,8 +44,11 @@ class StopSignals:
             signal.signal(each, handler or signal.SIG_DFL)
 
     def note(self, number: int, _frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        signal.signal(number, self.before[number] or signal.SIG_DFL)
+        if self.received is None:
+            self.received, self.received_s = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self.received_s > ONE_WISH_S:
+            signal.signal(number, self.before[number] or signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def stop(self, message: str) -> None:
         """Ends the program as the signal asks: KeyboardInterrupt, or the status 143 that schedulers know."""

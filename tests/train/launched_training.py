@@ -1,7 +1,7 @@
 """What test_launch starts: a training by several processes, of which the second has a fault the first time round.
 
 `python -m tests.train.launched_training FOLDER STEP TIMES FAULT`: before that step, in its first TIMES lives. FAULT is
-`kill`, `raise` (an error of its own), or `end`: the whole group is asked to end, as on a machine that is taken away.
+`kill`, `raise` (an error of its own), or `end`: the launcher and all that it started are asked to end, as SLURM does.
 """
 
 import os
@@ -26,7 +26,11 @@ def train_step(self: Fit, batches: list[Batch]) -> None:
         (folder / "fault_s").write_text(str(time.time()))
         if fault == "raise":
             raise ValueError("photo 17 has a fault of its own")
-        os.kill(*((os.getppid(), signal.SIGTERM) if fault == "end" else (os.getpid(), signal.SIGKILL)))
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        launcher = os.getppid()
+        for process in (launcher, *Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
+            os.kill(int(process), signal.SIGTERM)
     original(self, batches)
 
 

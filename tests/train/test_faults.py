@@ -17,7 +17,7 @@ import torch
 from kit.data.dataset import Batch
 from kit.files import read_json
 from kit.params import ROOT
-from kit.train import Fit, History
+from kit.train import Fit, History, faults
 from kit.train.checkpoints import PREVIOUS, read_state
 from kit.train.faults import StopSignals
 from tests.train.killed import losses_of, sitting
@@ -114,10 +114,14 @@ def test_a_signal_in_the_validation_is_not_waited_with_and_costs_the_validation_
     assert losses_of(again) == losses_of(whole) and again.best_epoch == whole.best_epoch
 
 
-def test_the_second_signal_acts_at_once() -> None:
+def test_the_second_signal_acts_and_an_echo_of_the_first_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with StopSignals() as signals, pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.received == signal.SIGINT
+        for echo in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), echo)
+        assert signals.received == signal.SIGINT
+        monkeypatch.setattr(faults, "ONE_WISH_S", 0.0)
         os.kill(os.getpid(), signal.SIGINT)
 
 
