@@ -23,7 +23,7 @@ import onnx
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
-from transformers import DFineConfig, DFineForObjectDetection, HGNetV2Config
+from transformers import DFineForObjectDetection
 
 from kit import Detector, load_weights, save_weights
 from kit.data.coco import as_coco, find_split, read_coco
@@ -40,42 +40,13 @@ from kit.metrics import evaluate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.dfine.test_transformers import NANO, NANO_BACKBONE
+from tests.dfine.official import CONFIGS, oracle
 
 CLASSES, TOP_K = 80, 300
 SAME = 1e-3
 UNEXPORTABLE = "transformers.models.d_fine.modeling_d_fine.torch_compilable_check"  # of shapes, nothing is computed
 EAGER, GRAPH = 1.1, 1.0  # targets
 DEFAULT = {"n": 2.5, "s": 1.5, "m": 1.5}
-MEDIUM_BACKBONE = {
-    "stem_channels": [3, 24, 32],
-    "stage_in_channels": [32, 96, 384, 768],
-    "stage_mid_channels": [32, 64, 128, 256],
-    "stage_out_channels": [96, 384, 768, 1536],
-    "hidden_sizes": [96, 384, 768, 1536],
-    "stage_num_blocks": [1, 1, 3, 1],
-    "stage_numb_of_layers": [4, 4, 4, 4],
-    "use_learnable_affine_block": True,
-}
-SMALL = {
-    "encoder_in_channels": [256, 512, 1024],
-    "hidden_expansion": 0.5,
-    "depth_mult": 0.34,
-    "decoder_n_points": [3, 6, 3],
-    "decoder_layers": 3,
-}
-MEDIUM = {
-    "encoder_in_channels": [384, 768, 1536],
-    "hidden_expansion": 1.0,
-    "depth_mult": 0.67,
-    "decoder_n_points": [3, 6, 3],
-    "decoder_layers": 4,
-}
-CONFIGS = {
-    "n": (NANO_BACKBONE, NANO),
-    "s": (NANO_BACKBONE | {"out_indices": [2, 3, 4]}, SMALL),
-    "m": (MEDIUM_BACKBONE | {"out_indices": [2, 3, 4]}, MEDIUM),
-}
 Work = Callable[[], Any]
 
 
@@ -89,19 +60,6 @@ class Official(nn.Module):
     def forward(self, images: Tensor, sizes_hw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         output = self.model(pixel_values=images)
         return best_boxes(output.logits, output.pred_boxes, sizes_hw, TOP_K)
-
-
-def oracle(size: str) -> DFineForObjectDetection:
-    """A random model of transformers, away from the start, where heads are zero and norms do nothing."""
-    backbone, rest = CONFIGS[size]
-    torch.manual_seed(0)
-    config = DFineConfig(backbone_config=HGNetV2Config(**backbone), num_labels=CLASSES, eval_size=None, **rest)
-    model = DFineForObjectDetection(config).eval()
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if value.is_floating_point() and not name.endswith(("up", "reg_scale", "num_points_scale")):
-                value.add_(torch.rand_like(value) * 0.2 * (value.abs().mean() + 0.02))
-    return model
 
 
 def drawn_images(batch: int, side: int) -> np.ndarray:
@@ -165,7 +123,7 @@ def check_detectors(size: str, detector: nn.Module, model: nn.Module) -> None:
 
 def measured(size: str, batch: int, side: int, runtimes: list[str], rounds: int, folder: Path) -> list[dict[str, Any]]:
     """The rows of one size and batch."""
-    threads, model = thread_count(), oracle(size)
+    threads, model = thread_count(), oracle(size, CLASSES)
     detector, checkpoint = same_weights(model, size, side, folder)
     check_detectors(size, folded(detector), model)
     pixels = drawn_images(batch, side)
