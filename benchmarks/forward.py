@@ -40,7 +40,7 @@ from kit.metrics import evaluate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.dfine.official import CONFIGS, oracle
+from tests.dfine.peer import CONFIGS, oracle
 
 CLASSES, TOP_K = 80, 300
 SAME = 1e-3

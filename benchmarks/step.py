@@ -43,7 +43,7 @@ from kit.predict import to_unit
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.forward import check_detectors
-from tests.dfine.official import oracle
+from tests.dfine.peer import oracle
 
 CLASSES, CLIP, DECAY = 80, 0.1, 0.999
 PARTS = ("forward", "matching", "losses", "backward", "optimizer", "average")

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from kit.dfine.detector import Detector
 from kit.dfine.weights import load_weights
-from tests.dfine.official import oracle
+from tests.dfine.peer import oracle
 
 
 @pytest.mark.slow
