@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import CLASSES, Step, drawn_images, in_turn, objects, seconds_of, step_of_ours
+from step import CLASSES, Step, drawn_images, in_turn, most_added_mib, objects, seconds_of, step_of_ours
 
 from kit import Detector
 from kit.files import write_json
-from kit.limits import resident_bytes
 from kit.optimisation import FREEZABLE, freeze
 
 
@@ -34,14 +33,9 @@ def step_with(part: str, options: argparse.Namespace) -> Step:
 
 
 def added_mib(options: argparse.Namespace, part: str) -> float:
-    """What three steps add at their highest to a process that has made its detector."""
+    """In a process of its own."""
     torch.set_num_threads(options.threads)
-    step = step_with(part, options)
-    Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
-    before = resident_bytes("VmRSS")
-    for _ in range(3):
-        step()
-    return (resident_bytes("VmHWM") - before) / 2**20
+    return most_added_mib(step_with(part, options))
 
 
 def moving(part: str, options: argparse.Namespace) -> float:

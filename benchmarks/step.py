@@ -218,7 +218,11 @@ def memory_row(size: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def added_mib(size: str, side: str, options: argparse.Namespace) -> float:
     torch.set_num_threads(options.threads)
-    step = steps_of(size, options)[side]
+    return most_added_mib(steps_of(size, options)[side])
+
+
+def most_added_mib(step: Step) -> float:
+    """What three steps add at their highest to the process as it is."""
     Path("/proc/self/clear_refs").write_text("5")  # the highest so far is forgotten
     before = resident_bytes("VmRSS")
     for _ in range(3):
